@@ -1,0 +1,79 @@
+"""What a solver integrates: a vector field, and the structure it may expose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class VectorField(Protocol):
+    """dy/dt = field(t, y), for y of shape ``(B, ...)``.
+
+    ``t`` broadcasts against ``y``: it has no axes where all samples share the time, and shape
+    ``(B, 1, ..., 1)`` where every sample has its own. The result has the shape and dtype of y.
+    """
+
+    def __call__(self, t: Tensor, y: Tensor, /) -> Tensor: ...
+
+
+class SemilinearField:
+    """dy/dt = (target(t, y) - y) / tau, with ``tau`` fixed during a solve.
+
+    Exponential and semi-implicit methods treat the leak ``-y / tau`` exactly or implicitly and
+    evaluate only ``target``; every other method calls the field as dy/dt.
+
+    Args:
+        target: ``target(t, y)``, of the shape and dtype of ``y``.
+        tau: time constants, positive, a number or a tensor that broadcasts against ``y``.
+
+    Raises:
+        ValueError: where a time constant is not positive and finite.
+    """
+
+    def __init__(self, target: Callable[[Tensor, Tensor], Tensor], tau: Tensor | float) -> None:
+        values = torch.as_tensor(tau)
+        if not bool(((values > 0) & torch.isfinite(values)).all()):
+            raise ValueError(
+                "tau must be positive and finite everywhere; "
+                f"its smallest value is {values.min().item():g}. Clamp it first."
+            )
+        self._target = target
+        self._rate: Tensor | float = 1.0 / tau
+
+    @property
+    def rate(self) -> Tensor | float:
+        """1 / tau, in units of 1/time: what every method multiplies with."""
+        return self._rate
+
+    @property
+    def tau(self) -> Tensor | float:
+        """The time constants."""
+        return 1.0 / self.rate
+
+    def target(self, t: Tensor, y: Tensor) -> Tensor:
+        """The state that the leak pulls towards."""
+        return self._target(t, y)
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        """dy/dt, of the shape of y."""
+        return (self.target(t, y) - y) * self.rate
+
+
+def check_like(value: Any, y: Tensor, what: str) -> Tensor:
+    """Return ``value``, or say how it differs from the state it has to match.
+
+    Raises:
+        ValueError: where it is no tensor of the shape and dtype of ``y``.
+    """
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{what} must return a tensor, not {type(value).__name__}")
+    if value.shape != y.shape or value.dtype != y.dtype:
+        raise ValueError(
+            f"{what} must return the shape and dtype of the state, "
+            f"{tuple(y.shape)} {y.dtype}; it returned {tuple(value.shape)} {value.dtype}. "
+            "Broadcast or cast inside the field."
+        )
+    return value

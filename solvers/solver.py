@@ -1,0 +1,105 @@
+"""The solver interface, and what every solver checks of its arguments."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers.fields import VectorField
+from solvers.solution import Solution
+
+
+class Solver(ABC):
+    """Solves dy/dt = field(t, y) over a time span. An immutable value without per-solve state."""
+
+    @abstractmethod
+    def solve(
+        self,
+        field: VectorField,
+        y0: Tensor,
+        t_span: tuple[float, float] = (0.0, 1.0),
+        *,
+        t_eval: Tensor | Sequence[float] | None = None,
+        throw: bool = True,
+    ) -> Solution:
+        """Integrate from t0 to t1.
+
+        Args:
+            field: dy/dt = field(t, y); see :class:`solvers.VectorField`.
+            y0: initial state ``(B, ...)``, floating point; the first axis is the batch.
+            t_span: (t0, t1) with t0 < t1.
+            t_eval: increasing times within the span at which to return the state as well.
+            throw: raise where a sample fails; False returns the statuses instead.
+
+        Raises:
+            SolverError: where samples fail and ``throw`` is set.
+            ValueError: where an argument is not as described.
+        """
+
+    @abstractmethod
+    def with_steps(self, steps: int) -> Solver:
+        """The same solver with a budget of ``steps`` steps.
+
+        A solver driven by a tolerance has no budget and returns itself.
+        """
+
+
+def check_steps(steps: Any) -> int:
+    """Return a valid number of steps.
+
+    Raises:
+        ValueError: where it is no whole number of at least 1.
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps must be a whole number of at least 1, not {steps!r}")
+    return steps
+
+
+def check_tolerance(name: str, value: Any) -> None:
+    """Raise ValueError where a tolerance is not a positive finite number."""
+    if not isinstance(value, int | float) or not (0 < value < math.inf):
+        raise ValueError(f"{name} must be a positive finite number, not {value!r}")
+
+
+def check_problem(
+    y0: Any, t_span: Any, t_eval: Any
+) -> tuple[tuple[float, float], list[float] | None]:
+    """The time span and evaluation times as floats.
+
+    Raises:
+        ValueError: where the state is not floating point or has no batch axis, the span is
+            reversed or empty, or a time lies outside it.
+    """
+    if not isinstance(y0, Tensor):
+        raise ValueError(f"y0 must be a tensor, not {type(y0).__name__}")
+    if not y0.is_floating_point():
+        raise ValueError(f"y0 must be floating point, not {y0.dtype}: call y0.float() first")
+    if y0.ndim == 0:
+        raise ValueError("y0 must have a batch axis first: pass y0[None] for a single number")
+    try:
+        t0, t1 = (float(t) for t in t_span)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"t_span must be two numbers (t0, t1), not {t_span!r}") from error
+    if not (math.isfinite(t0) and math.isfinite(t1) and t0 < t1):
+        raise ValueError(
+            f"t_span must run forwards, t0 < t1, not from {t0:g} to {t1:g}. To integrate "
+            "backwards, negate the field and the time."
+        )
+    if t_eval is None:
+        return (t0, t1), None
+    values = torch.as_tensor(t_eval, dtype=torch.float64, device="cpu")
+    if values.ndim != 1 or values.numel() == 0:
+        raise ValueError("t_eval must be a one-dimensional, non-empty list of times")
+    times = [float(value) for value in values.tolist()]
+    # A time that was computed in float32 may miss the end by a rounding.
+    slack = 1e-6 * (t1 - t0)
+    if any(not (t0 - slack <= time <= t1 + slack) for time in times):
+        raise ValueError(f"t_eval must lie within the time span [{t0:g}, {t1:g}]; got {times}")
+    if any(later < earlier for earlier, later in zip(times, times[1:], strict=False)):
+        raise ValueError("t_eval must be increasing")
+    return (t0, t1), [min(max(time, t0), t1) for time in times]
