@@ -7,7 +7,7 @@
 """
 
 from solvers.errors import SolverError
-from solvers.fields import SemilinearField, VectorField
+from solvers.fields import PullbackField, SemilinearField, TargetPullback, VectorField
 from solvers.fixed import (
     BudgetSolver,
     Euler,
@@ -45,6 +45,7 @@ __all__ = [
     "Heun",
     "Method",
     "Midpoint",
+    "PullbackField",
     "Relaxation",
     "RungeKutta",
     "SemiImplicitEuler",
@@ -55,6 +56,7 @@ __all__ = [
     "Stats",
     "Status",
     "StepSizeRule",
+    "TargetPullback",
     "TorchDiffEq",
     "Uniform",
     "VectorField",

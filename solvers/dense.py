@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ def interpolate(knots: Sequence[Step], t_eval: Sequence[float], *, order: int) -
     rows = []
     for time in t_eval:
         row = knots[0].y
-        for start, end in zip(knots[:-1], knots[1:], strict=True):
+        for start, end in pairwise(knots):
             inside = (start.t <= time) & (time <= end.t)
             if not bool(inside.any()):
                 continue

@@ -62,6 +62,39 @@ class SemilinearField:
         return (self.target(t, y) - y) * self.rate
 
 
+class TargetPullback(Protocol):
+    """Pulls gradients back through the targets of one solve, last evaluation first."""
+
+    def pull(self, y: Tensor, target: Tensor, grad: Tensor, base: Tensor) -> Tensor:
+        """base + J^T grad with J = d target / dy, adding to the gradients of the inputs.
+
+        ``base`` may be overwritten.
+        """
+
+    def gradients(self) -> tuple[Tensor, ...]:
+        """The gradients of the inputs so far, in their order."""
+
+
+class PullbackField(SemilinearField):
+    """A semilinear field that knows its own derivative, so that a solve need not record a graph.
+
+    A subclass must compute ``target(t, y)`` from ``inputs`` and ``y`` alone, without t.
+    """
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The tensors, besides state and rate, that the gradient flows to."""
+        raise NotImplementedError
+
+    def with_inputs(self, rate: Tensor, *inputs: Tensor) -> PullbackField:
+        """The same field of other tensors."""
+        raise NotImplementedError
+
+    def pullback(self, *inputs: Tensor) -> TargetPullback:
+        """A fresh accumulator for one backward sweep."""
+        raise NotImplementedError
+
+
 def check_like(value: Any, y: Tensor, what: str) -> Tensor:
     """Return ``value``, or say how it differs from the state it has to match.
 

@@ -16,6 +16,7 @@ from solvers.solution import Solution
 from solvers.solver import Solver, check_problem, check_steps
 from solvers.step_size import GradientScaled, StepSizeRule, Uniform
 from solvers.tableau import EULER, HEUN, MIDPOINT
+from solvers.taped import solve_taped
 
 Self = TypeVar("Self", bound="BudgetSolver")
 
@@ -58,13 +59,20 @@ class BudgetSolver(Solver):
     ) -> Solution:
         span, times = check_problem(y0, t_span, t_eval)
         self.method.check(field)
-        problem = (self.method, self.step_size, self.steps, field, y0, span, times)
-        solution = integrate(*problem)
+
+        def solve(method: Method, field: VectorField, y0: Tensor) -> Solution:
+            return integrate(method, self.step_size, self.steps, field, y0, span, times)
+
+        solution = solve_taped(solve, self.method, field, y0) if times is None else None
+        if solution is None:
+            solution = solve(self.method, field, y0)
         if torch.compiler.is_compiling() or all_finite(solution.y.detach()):
             return solution
         # Rare, so paid for only here: the same solve again, checked at every step.
-        solution = integrate(*problem, freeze=True)
-        return solution.throw() if throw else solution
+        careful = integrate(
+            self.method, self.step_size, self.steps, field, y0, span, times, freeze=True
+        )
+        return careful.throw() if throw else careful
 
     def with_steps(self: Self, steps: int) -> Self:
         return replace(self, steps=steps)
@@ -107,7 +115,9 @@ class ExponentialEuler(BudgetSolver):
     Reference: Hochbruck & Ostermann, Exponential integrators, Acta Numerica 2010, eq. 1.7.
     """
 
-    method: ClassVar[Method] = Relaxation("exponential_euler", lambda z: -torch.expm1(-z))
+    method: ClassVar[Method] = Relaxation(
+        "exponential_euler", lambda z: -torch.expm1(-z), lambda w: 1 - w
+    )
 
 
 @dataclass(frozen=True)
@@ -118,4 +128,6 @@ class SemiImplicitEuler(BudgetSolver):
     It is the fused solver of liquid time-constant networks (Hasani et al. 2021, algorithm 1).
     """
 
-    method: ClassVar[Method] = Relaxation("semi_implicit_euler", lambda z: z / (1 + z))
+    method: ClassVar[Method] = Relaxation(
+        "semi_implicit_euler", lambda z: z / (1 + z), lambda w: (1 - w).square()
+    )

@@ -50,7 +50,7 @@ def integrate(
     knots: list[Step] = []
     for steps_left in range(steps, 0, -1):
         time = _time(t1, remaining, y)
-        # Per-sample times have axes, so in float32 they would promote what a bfloat16 field returns.
+        # Per-sample times have axes: in float32 they would promote what a bfloat16 field returns.
         t = time.to(y.dtype) if time.ndim else time
         first = method.first(field, t, y)
         dt = _next_increment(method, rule, field, y, first, remaining, steps_left)
@@ -60,8 +60,8 @@ def integrate(
         if freeze:
             healthy = healthy & finite_samples(y1)
             y1 = torch.where(healthy.view(-1, *[1] * (y.ndim - 1)), y1, y)
-        # The increment as applied: in bfloat16 it is a rounded one, and the rest makes up for it.
-        remaining = remaining - (dt.to(remaining.dtype) if isinstance(remaining, Tensor) else dt)
+        # Less the increment as applied: a bfloat16 one is rounded, and the rest makes up for it.
+        remaining = remaining - dt
         y = y1
     nfe = steps * method.stages
     ys = None

@@ -98,10 +98,16 @@ class Relaxation:
 
     The weight w tells the methods apart: z is explicit Euler, 1 - exp(-z) exponential Euler,
     z / (1 + z) semi-implicit Euler.
+
+    Args:
+        name: for messages.
+        weight: w as a function of z.
+        weight_slope: dw/dz as a function of w.
     """
 
     name: str
     weight: Callable[[Tensor], Tensor]
+    weight_slope: Callable[[Tensor], Tensor]
     order: int = 1
     stages: int = 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -100,6 +101,6 @@ def check_problem(
     slack = 1e-6 * (t1 - t0)
     if any(not (t0 - slack <= time <= t1 + slack) for time in times):
         raise ValueError(f"t_eval must lie within the time span [{t0:g}, {t1:g}]; got {times}")
-    if any(later < earlier for earlier, later in zip(times, times[1:], strict=False)):
+    if any(later < earlier for earlier, later in pairwise(times)):
         raise ValueError("t_eval must be increasing")
     return (t0, t1), [min(max(time, t0), t1) for time in times]

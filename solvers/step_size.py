@@ -98,11 +98,12 @@ class GradientScaled:
         if steps_left == 1:
             return remaining
         axes = tuple(range(1, derivative.ndim))
-        size = derivative.detach()
-        per_sample = math.prod(size.shape[1:])
-        norm = torch.linalg.vector_norm(size, dim=axes, keepdim=True) if axes else size.abs()
-        # A sample with a NaN or an infinity still gets a finite step: its state tells the fault.
-        rms = norm.to(torch.promote_types(norm.dtype, torch.float32)) * per_sample**-0.5
-        moved = (rms * remaining / steps_left).nan_to_num(self.cap, self.cap).clamp(max=self.cap)
-        phi = 1.0 - self.relax + self.sharpness * moved.square().square()
-        return remaining / (1.0 + (steps_left - 1) * phi)
+        norm = torch.linalg.vector_norm(derivative, dim=axes, keepdim=True) if axes else derivative
+        # RMS(dy/dt) R/m; a NaN stays one, and so marks the sample and no other.
+        per_equal_step = math.prod(derivative.shape[1:]) ** -0.5 / steps_left
+        moved = norm.to(torch.promote_types(norm.dtype, torch.float32)).abs() * remaining
+        moved = (moved * per_equal_step).clamp(max=self.cap)
+        # R / (1 + (m - 1) phi), the constants gathered.
+        left = steps_left - 1
+        growth = moved.square().square() * (left * self.sharpness)
+        return remaining / (growth + (1 + left * (1 - self.relax)))

@@ -1,0 +1,7 @@
+"""Liquid cells: vector fields of recurrent networks, integrated by an injected solver."""
+
+from liquid_ode.cells.liquid import LiquidCell, LiquidField
+from liquid_ode.cells.rnn import LiquidRNN
+from liquid_ode.cells.wiring import Wiring
+
+__all__ = ["LiquidCell", "LiquidField", "LiquidRNN", "Wiring"]

@@ -1,0 +1,51 @@
+"""Building blocks that the image models share. Feature maps are ``(B, C, H, W)``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ConditionedNorm(nn.Module):
+    """GroupNorm, then a scale and shift out of the conditioning vector (FiLM).
+
+    y = shift(c) + (1 + scale(c)) GroupNorm(x). Starts as the plain GroupNorm.
+
+    Reference: Perez et al. 2018, eq. 2; Dhariwal & Nichol 2021, section 3 (AdaGN).
+    """
+
+    def __init__(self, channels: int, conditioning: int, *, groups: int = 8) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels)
+        self.film = nn.Linear(conditioning, 2 * channels)
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        x = self.norm(x)
+        scale, shift = self.film(F.silu(condition))[..., None, None].to(x.dtype).chunk(2, dim=1)
+        return torch.addcmul(shift, x, 1 + scale)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(SiLU(norm(conv(SiLU(norm(x)))))), 3x3 convolutions through ``inner`` channels."""
+
+    def __init__(
+        self, channels: int, conditioning: int, *, inner: int, out_channels: int | None = None
+    ) -> None:
+        super().__init__()
+        out_channels = out_channels or channels
+        self.norm1 = ConditionedNorm(channels, conditioning)
+        self.conv1 = nn.Conv2d(channels, inner, 3, padding=1)
+        self.norm2 = nn.GroupNorm(8, inner)
+        self.conv2 = nn.Conv2d(inner, out_channels, 3, padding=1)
+        self.skip: nn.Module = (
+            nn.Identity() if out_channels == channels else nn.Conv2d(channels, out_channels, 1)
+        )
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]  # Conv2d has a bias by default
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        inner = self.conv1(F.silu(self.norm1(x, condition)))
+        return self.skip(x) + self.conv2(F.silu(self.norm2(inner)))

@@ -1,0 +1,56 @@
+"""The main system: blocks alternating liquid and residual processing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from liquid_ode.models.blocks import ResidualBlock
+from liquid_ode.models.denoiser import Denoiser
+from liquid_ode.models.multiscale import LiquidBlock, three_scales
+from solvers import Euler, Solver
+
+
+class ImprovedLiquid(Denoiser):
+    """Three mixed blocks, liquid, residual, liquid, at full resolution.
+
+    Args:
+        solver: drives every liquid cell, with the budget of its scale.
+        num_classes: number of classes; None for an unconditional model.
+        channels: width of the feature maps.
+        hidden: state sizes of the global, local and detail processor.
+        steps: their budgets of solver steps.
+        grids: sides of the global and the local grid; detail is not pooled.
+        pooling: how each of the two is pooled.
+        inner: inner width of the residual block.
+        conditioning: width of the conditioning vector.
+    """
+
+    def __init__(
+        self,
+        *,
+        solver: Solver = Euler(),
+        num_classes: int | None = None,
+        channels: int = 64,
+        hidden: Sequence[int] = (32, 32, 32),
+        steps: Sequence[int] = (3, 5, 7),
+        grids: Sequence[int] = (4, 8),
+        pooling: Sequence[str] = ("average", "average"),
+        inner: int = 24,
+        conditioning: int = 32,
+    ) -> None:
+        super().__init__(channels=channels, conditioning=conditioning, num_classes=num_classes)
+        scales = three_scales(hidden, steps, grids, pooling)
+        self.blocks = nn.ModuleList(
+            [
+                LiquidBlock(channels, conditioning, scales, solver, neighbours=True),
+                ResidualBlock(channels, conditioning, inner=inner),
+                LiquidBlock(channels, conditioning, scales, solver, neighbours=True),
+            ]
+        )
+
+    def features(self, x: Tensor, condition: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x, condition)
+        return x
