@@ -113,7 +113,7 @@ class TorchDiffEq(Solver):
                 rtol=self.rtol,
                 atol=self.atol,
                 method=self.method,
-                options=self._options(t),
+                options=self._options(t, dense=times is not None),
             )
         except AssertionError as error:
             failed = self._failed(error, y0, times, counted)
@@ -127,13 +127,15 @@ class TorchDiffEq(Solver):
         solution = Solution(y, ys, self._stats(counted), status)
         return solution.throw() if throw else solution
 
-    def _options(self, t: Tensor) -> dict[str, Any]:
+    def _options(self, t: Tensor, *, dense: bool) -> dict[str, Any]:
         if self.fixed_grid:
             # The whole grid, since a step size may round to one step more than asked for.
             grid = torch.linspace(0, 1, self.steps + 1, dtype=t.dtype, device=t.device)
             grid = torch.lerp(t[0], t[-1], grid)
             grid[-1] = t[-1]
-            return {"grid_constructor": lambda func, y0, t: grid, "interp": "cubic"}
+            # Cubic interpolation costs an evaluation even at the end of the span.
+            interpolation = "cubic" if dense else "linear"
+            return {"grid_constructor": lambda func, y0, t: grid, "interp": interpolation}
         if self.method == "scipy_solver":
             return {}
         # torchdiffeq's own default is float64, which some devices do not have.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .cifar10 import load_cifar10
-from .folder import load_folder
-from .images import DataError, ImageSet, random_flip, to_model_range, to_uint8
-from .loading import load_images
+from liquid_ode.data.cifar10 import load_cifar10
+from liquid_ode.data.folder import load_folder
+from liquid_ode.data.images import DataError, ImageSet, random_flip, to_model_range, to_uint8
+from liquid_ode.data.loading import load_images
 
 __all__ = [
     "DataError",

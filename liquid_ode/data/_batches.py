@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .images import DataError
+from liquid_ode.data.images import DataError
 
 Records: TypeAlias = npt.NDArray[np.uint8]  # (N, 3073)
 Batch: TypeAlias = tuple[str, Records]  # its name, such as "data_batch_1", and its records

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ._batches import FOLDER, RECORD_BYTES, TEST, TRAIN, Batches, Records, check_md5
-from .images import DataError
+from liquid_ode.data._batches import FOLDER, RECORD_BYTES, TEST, TRAIN, Batches, Records, check_md5
+from liquid_ode.data.images import DataError
 
 logger = logging.getLogger("liquid_ode.data")
 

@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from . import _batches, _sources
-from ._batches import FOLDER, TEST, TRAIN, Batches, NotCachedError
-from .images import DataError, ImageSet
+from liquid_ode.data import _batches, _sources
+from liquid_ode.data._batches import FOLDER, TEST, TRAIN, Batches, NotCachedError
+from liquid_ode.data.images import DataError, ImageSet
 
 logger = logging.getLogger("liquid_ode.data")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .images import DataError, ImageSet
+from liquid_ode.data.images import DataError, ImageSet
 
 if TYPE_CHECKING:
     from PIL import Image

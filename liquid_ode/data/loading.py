@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from .cifar10 import load_cifar10
-from .folder import load_folder
-from .images import DataError, ImageSet
+from liquid_ode.data.cifar10 import load_cifar10
+from liquid_ode.data.folder import load_folder
+from liquid_ode.data.images import DataError, ImageSet
 
 
 def load_images(

@@ -50,7 +50,8 @@ class Conditioning(nn.Module):
 
     def forward(self, t: Tensor, class_labels: Tensor | None) -> Tensor:
         """The conditioning vector ``(B, width)``."""
-        embedded = self.mlp(sinusoidal_embedding(t, self.size))
+        weight = next(self.mlp.parameters())
+        embedded = self.mlp(sinusoidal_embedding(t, self.size).to(weight.dtype))
         if self.classes is None:
             return embedded
         if class_labels is None:

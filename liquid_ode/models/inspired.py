@@ -52,7 +52,7 @@ class InspiredConv(Denoiser):
         channels: int = 64,
         blocks: int = 3,
         inner: int = 16,
-        conditioning: int = 32,
+        conditioning: int = 28,
     ) -> None:
         super().__init__(channels=channels, conditioning=conditioning, num_classes=num_classes)
         self.blocks = nn.ModuleList(

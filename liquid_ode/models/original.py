@@ -33,7 +33,7 @@ class OriginalLiquid(Denoiser):
         num_classes: int | None = None,
         channels: int = 32,
         blocks: int = 2,
-        hidden: Sequence[int] = (32, 32, 32),
+        hidden: Sequence[int] = (32, 40, 32),
         steps: Sequence[int] = (3, 5, 7),
         grids: Sequence[int] = (4, 8),
         pooling: Sequence[str] = ("average", "average"),

@@ -30,8 +30,8 @@ class UNet(Denoiser):
         *,
         solver: Solver | None = None,
         num_classes: int | None = None,
-        widths: Sequence[int] = (16, 24, 32),
-        conditioning: int = 32,
+        widths: Sequence[int] = (16, 24, 24),
+        conditioning: int = 28,
     ) -> None:
         if not widths or any(width % 8 for width in widths):
             raise ValueError(f"widths must be multiples of 8 (GroupNorm(8)), not {widths!r}")

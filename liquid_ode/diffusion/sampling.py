@@ -1,0 +1,195 @@
+"""What all samplers share: seeds, labels, batches, the model's mode, and the denoiser they call."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from liquid_ode.diffusion.checks import check_condition, check_count
+from liquid_ode.diffusion.gaussian import Denoised, GaussianDiffusion
+from liquid_ode.diffusion.noise import SeededNoise, resolve_seeds
+from liquid_ode.diffusion.schedules import Schedule
+
+DEFAULT_IMAGE_SHAPE = (3, 32, 32)
+
+
+class Progress(NamedTuple):
+    """Where a sampler stands; given to its callback after each evaluation of the denoiser."""
+
+    first_image: int
+    """index of the first image of the present batch"""
+    evaluations: int
+    """evaluations of the denoiser so far, in this batch"""
+    x0: Tensor
+    """the present estimate of the batch's clean images ``(B, 3, H, W)``"""
+
+
+class Denoiser:
+    """The denoiser of one batch: its labels and guidance are fixed, its evaluations reported."""
+
+    def __init__(
+        self,
+        diffusion: GaussianDiffusion,
+        labels: Tensor | None,
+        guidance_scale: float,
+        report: Callable[[int, Tensor], None],
+    ) -> None:
+        self._diffusion = diffusion
+        self._labels = labels
+        self._guidance_scale = guidance_scale
+        self._report = report
+        self._evaluations = 0
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise schedule that the model was trained on."""
+        return self._diffusion.schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor, sigma: Tensor) -> Denoised:
+        """x̂0 and ε̂ for noisy images ``(B, 3, H, W)`` at times and noise levels ``(B,)``."""
+        found = self._diffusion.denoise_unchecked(x_t, t, sigma, self._labels, self._guidance_scale)
+        self._evaluations += 1
+        self._report(self._evaluations, found.x0)
+        return found
+
+
+class Sampler(ABC):
+    """Turns noise into images with a trained diffusion model."""
+
+    @abstractmethod
+    def _sample_batch(self, denoise: Denoiser, x: Tensor, noise: SeededNoise) -> Tensor:
+        """Images out of x_T = ``x``, standard normal float32 ``(B, 3, H, W)``.
+
+        ``noise`` draws further noise for a sampler that is stochastic.
+        """
+
+    @torch.no_grad()
+    def sample(
+        self,
+        diffusion: GaussianDiffusion,
+        n: int,
+        *,
+        seeds: int | Sequence[int] | None = None,
+        class_labels: Tensor | Sequence[int] | int | None = None,
+        guidance_scale: float = 1.0,
+        batch_size: int | None = None,
+        image_shape: Sequence[int] | None = None,
+        initial_noise: Tensor | None = None,
+        callback: Callable[[Progress], None] | None = None,
+    ) -> Tensor:
+        """Sample n images. The model is in evaluation mode meanwhile, and no gradient is kept.
+
+        An image depends on its own seed, label and the options, not on the batch it is sampled
+        in (but for the rounding of matrix products, which may depend on the batch size).
+
+        Args:
+            diffusion: the trained model.
+            n: how many images.
+            seeds: a seed for each image: None for 0 … n − 1, a number s for s … s + n − 1, or n
+                whole numbers in [0, 2⁶³).
+            class_labels: one label for all, or n labels in [0, num_classes]; None for no class.
+            guidance_scale: strength w of classifier-free guidance; 1 is none. See
+                :meth:`GaussianDiffusion.denoise`.
+            batch_size: how many images to sample at a time; None for all at once.
+            image_shape: (C, H, W); None takes ``model.image_shape``, or else (3, 32, 32).
+            initial_noise: x_T ``(n, C, H, W)``, standard normal; None draws it from the seeds.
+            callback: called with a :class:`Progress` after each evaluation of the denoiser.
+
+        Returns:
+            float32 ``(n, C, H, W)`` on the model's device; in [-1, 1] where the diffusion has
+            ``clip_sample`` set.
+
+        Raises:
+            ValueError: where an argument is not as described.
+            RuntimeError: where the model gives NaN or infinity.
+        """
+        check_count("n", n)
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
+        shape = _image_shape(diffusion, n, image_shape, initial_noise)
+        all_seeds = resolve_seeds(seeds, n)
+        labels = _resolve_labels(class_labels, n, diffusion.device)
+        check_condition(labels, guidance_scale, diffusion.num_classes, n)
+
+        images = []
+        with evaluation_mode(diffusion):
+            for first in range(0, n, batch_size or n):
+                part = slice(first, first + (batch_size or n))
+                noise = SeededNoise(all_seeds[part], shape, diffusion.device)
+                # Drawn in any case: it is the first draw of each image's generator.
+                x = noise.draw()  # (B, C, H, W)
+                if initial_noise is not None:
+                    x = initial_noise[part].to(diffusion.device, torch.float32)
+                denoise = Denoiser(
+                    diffusion,
+                    None if labels is None else labels[part],
+                    guidance_scale,
+                    _reporter(callback, first),
+                )
+                images.append(self._sample_batch(denoise, x, noise))
+        result = torch.cat(images)  # (n, C, H, W)
+        if not bool(torch.isfinite(result).all()):
+            raise RuntimeError(
+                "the sampled images hold NaN or infinity: look for NaN in the model's weights, "
+                "or set clip_sample=True on the diffusion"
+            )
+        return result
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Put a module in evaluation mode, and each of its parts back in its own mode afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _reporter(
+    callback: Callable[[Progress], None] | None, first: int
+) -> Callable[[int, Tensor], None]:
+    def report(evaluations: int, x0: Tensor) -> None:
+        if callback is not None:
+            callback(Progress(first, evaluations, x0))
+
+    return report
+
+
+def _image_shape(
+    diffusion: GaussianDiffusion,
+    n: int,
+    image_shape: Sequence[int] | None,
+    initial_noise: Tensor | None,
+) -> tuple[int, ...]:
+    """(C, H, W), checked against the initial noise."""
+    if image_shape is not None:
+        shape = tuple(image_shape)
+    elif initial_noise is not None:
+        shape = tuple(initial_noise.shape[1:])
+    else:
+        shape = tuple(getattr(diffusion.model, "image_shape", DEFAULT_IMAGE_SHAPE))
+    for size in shape:
+        check_count("every entry of image_shape", size)
+    if initial_noise is not None and tuple(initial_noise.shape) != (n, *shape):
+        raise ValueError(
+            f"initial_noise must have shape {(n, *shape)}, not {tuple(initial_noise.shape)}"
+        )
+    return shape
+
+
+def _resolve_labels(
+    class_labels: Tensor | Sequence[int] | int | None, n: int, device: torch.device
+) -> Tensor | None:
+    """The labels as a tensor ``(n,)``; one number stands for all."""
+    if class_labels is None:
+        return None
+    labels = torch.as_tensor(class_labels, device=device)
+    return labels.expand(n) if labels.ndim == 0 else labels

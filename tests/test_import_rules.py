@@ -1,0 +1,126 @@
+"""The boundaries between the parts, read off their imports (DESIGN section 2)."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# package: what it must not import
+FORBIDDEN = {
+    "solvers": ["liquid_ode"],
+    "liquid_ode/cells": [
+        "liquid_ode.models",
+        "liquid_ode.diffusion",
+        "liquid_ode.training",
+        "liquid_ode.data",
+        "liquid_ode.evaluation",
+    ],
+    "liquid_ode/models": [
+        "liquid_ode.diffusion",
+        "liquid_ode.training",
+        "liquid_ode.data",
+        "liquid_ode.evaluation",
+    ],
+    "liquid_ode/diffusion": [
+        "liquid_ode.cells",
+        "liquid_ode.models",
+        "liquid_ode.training",
+        "liquid_ode.data",
+        "liquid_ode.evaluation",
+    ],
+    "liquid_ode/data": ["liquid_ode.models", "liquid_ode.diffusion", "liquid_ode.training"],
+    "liquid_ode/evaluation": ["liquid_ode.training"],
+}
+
+# The default is the only solver that liquid_ode may name; the rest are what any solver shares.
+SOLVER_CLASSES = {"Heun", "Midpoint", "ExponentialEuler", "SemiImplicitEuler", "TorchDiffEq"}
+
+
+def files(package: str) -> list[Path]:
+    found = sorted((ROOT / package).rglob("*.py"))
+    assert found
+    return found
+
+
+def imported(path: Path) -> set[str]:
+    """Every module a file imports, and every name it takes out of one."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively; the rules read absolute names"
+            names.add(node.module or "")
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+@pytest.mark.parametrize(("package", "forbidden"), FORBIDDEN.items())
+def test_boundaries(package: str, forbidden: list[str]) -> None:
+    for path in files(package):
+        for name in imported(path):
+            bad = [rule for rule in forbidden if name == rule or name.startswith(rule + ".")]
+            assert not bad, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_torchdiffeq_is_imported_by_its_adapter_alone() -> None:
+    for path in [*files("solvers"), *files("liquid_ode")]:
+        if path.name != "torchdiffeq_adapter.py":
+            assert not [name for name in imported(path) if name.split(".")[0] == "torchdiffeq"]
+
+
+def test_liquid_ode_names_no_solver_but_the_default() -> None:
+    for path in files("liquid_ode"):
+        named = {
+            node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)
+        }
+        assert not named & SOLVER_CLASSES, path
+
+
+def test_examples_use_the_public_interface() -> None:
+    for path in files("examples"):
+        private = [
+            name for name in imported(path) if any(p.startswith("_") for p in name.split("."))
+        ]
+        assert [
+            name for name in private if name != "__future__" and "__future__." not in name
+        ] == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import solvers, liquid_ode",
+        "from liquid_ode import LiquidCell, create_model, GaussianDiffusion, DDIM, TrainConfig",
+        "import liquid_ode; liquid_ode.train",
+    ],
+)
+def test_importing_is_light(statement: str) -> None:
+    heavy = {"torchvision", "matplotlib", "accelerate", "torchdiffeq", "scipy", "diffusers"}
+    code = f"{statement}\nimport sys\nprint(sorted({heavy!r} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_public_names() -> None:
+    import liquid_ode
+    import solvers
+
+    promised = {
+        solvers: "Euler ExponentialEuler TorchDiffEq GradientScaled Uniform Solution SolverError",
+        liquid_ode: "LiquidCell LiquidRNN Wiring create_model GaussianDiffusion CosineSchedule "
+        "LinearSchedule MinSNR DDIM ProbabilityFlow train",
+    }
+    for package, names in promised.items():
+        for name in names.split():
+            assert getattr(package, name).__name__ == name
+    for name in liquid_ode.__all__:
+        assert getattr(liquid_ode, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Liquid'"):
+        liquid_ode.Liquid  # noqa: B018
