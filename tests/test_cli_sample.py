@@ -73,11 +73,12 @@ def test_another_solver_and_other_weights_give_other_images(
     variants = [
         pictures("--solver", "midpoint"),
         pictures("--solver-steps", "1"),
+        pictures("--solver", "dopri5", "--rtol", "1e-2", "--atol", "1e-2"),
         pictures("--weights", "model"),
         pictures("--seed", "10"),
         pictures("--eta", "1"),
     ]
-    assert len({own, *variants}) == 6
+    assert len({own, *variants}) == 7
     assert "solver midpoint" in capsys.readouterr().out
 
 
@@ -85,6 +86,7 @@ def test_another_solver_and_other_weights_give_other_images(
     ("options", "message"),
     [
         (["--solver", "magic"], "unknown solver 'magic'"),
+        (["--rtol", "1e-3"], "solver 'euler' takes no option 'rtol'"),
         (["-n", "0"], "n must be"),
         (["--steps", "5000"], "steps must be at most 1000"),
         (["--guidance-scale", "3"], "guidance_scale"),

@@ -1,0 +1,129 @@
+"""Pictures of a run: grids of images, and the curve of the loss."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .atomic import write_atomically
+
+
+def save_grid(images: Tensor, path: str | Path, columns: int = 8, *, scale: int = 2) -> Path:
+    """Write images as one PNG, row by row, on white with a gap between them.
+
+    Args:
+        images: (N, 3, H, W), uint8, or floating point in [-1, 1].
+        path: the PNG; its directory is made where it is missing.
+        columns: images in a row.
+        scale: each pixel becomes a square of this side.
+
+    Raises:
+        ValueError: ``images`` is empty or of another shape, or a number is below 1.
+        OSError: the file could not be written; a file that was there is kept.
+    """
+    pixels = as_pixels(images)  # (N, H, W, 3)
+    if columns < 1 or scale < 1:
+        raise ValueError(f"columns and scale must be at least 1, got {columns} and {scale}")
+    count, height, width, _ = pixels.shape
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    gap = 2
+    pixels = pixels.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    height, width = height * scale + gap, width * scale + gap
+    canvas = torch.full((rows * height + gap, columns * width + gap, 3), 255, dtype=torch.uint8)
+    for index, image in enumerate(pixels):
+        top, left = divmod(index, columns)
+        top, left = gap + top * height, gap + left * width
+        canvas[top : top + height - gap, left : left + width - gap] = image
+    return _write_png(canvas, Path(path))
+
+
+def save_image(image: Tensor, path: str | Path) -> Path:
+    """Write one image, (3, H, W), as a PNG of its own size; otherwise as ``save_grid``."""
+    return _write_png(as_pixels(image.unsqueeze(0))[0], Path(path))
+
+
+def as_pixels(images: Tensor) -> Tensor:
+    """(N, 3, H, W), uint8 or floating point in [-1, 1], as (N, H, W, 3) of uint8 on the CPU.
+
+    Raises:
+        ValueError: another shape or type, or no images.
+    """
+    if images.dim() != 4 or images.shape[1] != 3 or images.numel() == 0:
+        raise ValueError(f"images must be (N, 3, H, W) with N > 0, got {tuple(images.shape)}")
+    if images.dtype != torch.uint8:
+        if not images.is_floating_point():
+            raise ValueError(f"images must be uint8 or floating point, got {images.dtype}")
+        from liquid_ode.data import to_uint8
+
+        images = to_uint8(images.detach().float())
+    return images.detach().cpu().permute(0, 2, 3, 1).contiguous()
+
+
+def _write_png(pixels: Tensor, path: Path) -> Path:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.numpy()).save(buffer, format="PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, buffer.getvalue())
+    return path
+
+
+def plot_metrics(metrics_path: str | Path, out: str | Path) -> Path:
+    """Draw the loss of a run's ``metrics.jsonl`` over its steps, smoothed, as a PNG.
+
+    Raises:
+        ValueError: the file has no lines with a step and a loss.
+        OSError: a file could not be read or written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = Path(metrics_path).read_text().splitlines()
+    records = [json.loads(line) for line in lines if line.strip()]
+    if not records:
+        raise ValueError(f"{metrics_path} has no metrics to draw")
+    steps = [record["step"] for record in records]
+    losses = [record["loss"] for record in records]
+
+    figure = Figure(figsize=(8, 4.5), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    few = len(steps) < 20
+    axes.plot(steps, losses, color="#9db8d2", linewidth=1, marker="o" if few else None,
+              markersize=4, label="mean of each interval")  # fmt: skip
+    if not few:
+        axes.plot(steps, _smooth(losses), color="#1f4e79", linewidth=2, label="smoothed")
+    axes.set(xlabel="optimizer step", ylabel="training loss (log scale)", yscale="log")
+    last = records[-1]
+    axes.set_title(f"loss {last['loss']:.4g} at step {last['step']:,}", loc="left")
+    axes.set_xlim(0, steps[-1] * 1.02)
+    axes.yaxis.set_major_formatter("{x:.3g}")
+    axes.yaxis.set_minor_formatter("{x:.3g}")
+    axes.grid(color="#e4e4e4", which="both", axis="both")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_atomically(Path(out), buffer.getvalue())
+    return Path(out)
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """Average over neighbours on both sides with Gaussian weights, over fewer near the start."""
+    series = torch.tensor(values, dtype=torch.float64)
+    places = torch.arange(len(values), dtype=torch.float64)
+    smooth = []
+    for place in places:
+        width = max(0.5, min(len(values) / 50, float(place) / 5))
+        weights = torch.exp(-0.5 * ((places - place) / width) ** 2)
+        smooth.append(float((weights * series).sum() / weights.sum()))
+    return smooth

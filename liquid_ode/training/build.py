@@ -1,0 +1,91 @@
+"""The objects that a ``TrainConfig`` names."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import torch
+from torch import nn
+
+import solvers
+from liquid_ode.data import ImageSet
+from liquid_ode.diffusion import (
+    BatchNormalisedMinSNR,
+    CosineSchedule,
+    GaussianDiffusion,
+    LinearSchedule,
+    MinSNR,
+    UniformWeighting,
+)
+from liquid_ode.models import create_model
+
+from .config import TrainConfig
+
+
+def build_model(
+    config: TrainConfig, num_classes: int | None, solver: solvers.Solver | None = None
+) -> nn.Module:
+    """The model of ``config``, its cells driven by ``solver`` where one is given.
+
+    Raises:
+        ValueError: the model does not take one of ``model_options``, or not that value.
+    """
+    if solver is None:
+        solver = solvers.get(config.solver, **config.solver_options)
+    options = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in config.model_options.items()
+    }
+    try:
+        return create_model(config.model, solver=solver, num_classes=num_classes, **options)
+    except TypeError as error:
+        raise ValueError(
+            f"model {config.model!r} could not be made with model_options {options}: {error}"
+        ) from error
+
+
+def build_diffusion(config: TrainConfig, model: nn.Module) -> GaussianDiffusion:
+    """The diffusion of ``config`` around ``model``, on the model's device."""
+    schedules = {"cosine": CosineSchedule, "linear": LinearSchedule}
+    weightings: dict[str, Any] = {
+        "min-snr": lambda: MinSNR(config.gamma),
+        "min-snr-batch": lambda: BatchNormalisedMinSNR(config.gamma),
+        "uniform": UniformWeighting,
+    }
+    diffusion = GaussianDiffusion(
+        model,
+        schedule=schedules[config.schedule](config.diffusion_steps),
+        prediction=config.prediction,
+        weighting=weightings[config.weighting](),
+    )
+    return diffusion.to(next(model.parameters()).device)
+
+
+def build_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.AdamW:
+    """AdamW in its fused form where this device and this version of torch have one."""
+    settings: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    try:
+        return torch.optim.AdamW(model.parameters(), fused=True, **settings)
+    except (RuntimeError, TypeError):
+        return torch.optim.AdamW(model.parameters(), **settings)
+
+
+def describe_data(data: ImageSet) -> dict[str, Any]:
+    """What a run records of its data, so that a resumed run can tell whether it is the same."""
+    pixels = data.images.contiguous().numpy().reshape(-1).data
+    return {
+        "name": data.name,
+        "images": len(data),
+        "num_classes": data.num_classes,
+        "crc32": f"{zlib.crc32(pixels):08x}",
+    }
+
+
+def limited(data: ImageSet, limit: int | None) -> ImageSet:
+    """The first ``limit`` images, or all."""
+    if limit is None or limit >= len(data):
+        return data
+    # A copy, so that the images left out can be freed.
+    labels = None if data.labels is None else data.labels[:limit].clone()
+    return ImageSet(data.images[:limit].clone(), labels, data.class_names, data.name)

@@ -1,0 +1,165 @@
+"""Weights and whole states of a run as safetensors files: data, never pickled code.
+
+Every file carries one metadata entry, ``liquid_ode``: a JSON object with its kind, the version of
+the format and the model it belongs to. (One entry, because safetensors keeps several in no fixed
+order, and equal runs are to give equal bytes.)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import CheckpointError
+from .files import FORMAT_VERSION, save_bytes
+
+_KEY = "liquid_ode"
+_SHOWN = 3  # names listed of each kind of misfit
+
+
+def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], header: Any) -> None:
+    """Write a file of ``kind`` whole, or leave the one that was there.
+
+    Raises:
+        TrainingError: it could not be written.
+    """
+    from safetensors.torch import save
+
+    # Copies: tensors that share memory are refused.
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    text = json.dumps({"kind": kind, "format_version": FORMAT_VERSION, **header}, sort_keys=True)
+    save_bytes(path, save(plain, metadata={_KEY: text}))
+
+
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the header of a file of ``kind``.
+
+    Raises:
+        CheckpointError: the file is missing, broken, not one of this library's, or of another
+            kind or version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}")
+    try:
+        with safe_open(os.fspath(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file: truncated, damaged or of another format "
+            f"({error})"
+        ) from error
+    try:
+        header = json.loads(metadata[_KEY])
+        found, version = header["kind"], header["format_version"]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"{path} is a safetensors file, but not one of liquid_ode's: expected a "
+            f"{_KEY!r} entry in its metadata, found {sorted(metadata) or 'none'}"
+        ) from error
+    if (found, version) != (kind, FORMAT_VERSION):
+        raise CheckpointError(
+            f"{path}: expected {kind}, format version {FORMAT_VERSION}; found {found}, "
+            f"version {version}"
+        )
+    return tensors, header
+
+
+def check_fit(
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], what: str, whose: str
+) -> None:
+    """Raise CheckpointError where names or shapes differ, showing the first of each kind."""
+    missing = [name for name in expected if name not in found]
+    unexpected = [name for name in found if name not in expected]
+    reshaped = [
+        f"{name} (expected {tuple(tensor.shape)}, found {tuple(found[name].shape)})"
+        for name, tensor in expected.items()
+        if name in found and tensor.shape != found[name].shape
+    ]
+    misfits = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
+    if any(misfits.values()):
+        parts = [
+            f"{len(names)} {word}: {', '.join(names[:_SHOWN])}"
+            + (", ..." if len(names) > _SHOWN else "")
+            for word, names in misfits.items()
+            if names
+        ]
+        raise CheckpointError(f"{what} does not fit {whose}: {'; '.join(parts)}")
+
+
+def copy_into(module: nn.Module, found: Mapping[str, Tensor], what: str, whose: str) -> None:
+    """Copy tensors into a module that must have exactly their names and shapes.
+
+    Raises:
+        CheckpointError: it has others.
+    """
+    state = module.state_dict()
+    check_fit(state, found, what, whose)
+    with torch.no_grad():
+        for name, tensor in state.items():
+            tensor.copy_(found[name])  # keeps the module's memory format
+
+
+def save_weights(path: Path, model: nn.Module, description: Mapping[str, Any]) -> None:
+    """Write a model's weights, with ``description`` of the model (name, options, classes)."""
+    write_tensors(path, "weights", model.state_dict(), {"model": description})
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """The optimizer's tensors as ``parameter/key``."""
+    return {
+        f"{name}/{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, model: nn.Module, found: Mapping[str, Tensor]
+) -> None:
+    """The inverse of ``optimizer_tensors``; each moment gets its parameter's memory format.
+
+    (The file has no memory formats, and a moment in another one than its parameter is no longer
+    the same computation.)
+    """
+    state: dict[int, dict[str, Tensor]] = {}
+    for index, (name, parameter) in enumerate(model.named_parameters()):
+        prefix = f"{name}/"
+        entry = {
+            key.removeprefix(prefix): value
+            for key, value in found.items()
+            if key.startswith(prefix)
+        }
+        for key, value in entry.items():
+            if value.shape == parameter.shape and value.dim() > 0:
+                entry[key] = torch.empty_like(parameter).copy_(value)
+        if entry:
+            state[index] = entry
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors under ``prefix/``, by the rest of their names."""
+    start = f"{prefix}/"
+    return {
+        name.removeprefix(start): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(start)
+    }
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of ``part``."""
+    return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}

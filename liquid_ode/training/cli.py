@@ -1,0 +1,221 @@
+"""The command line of training, made from the fields of ``TrainConfig``."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import os
+import shlex
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import solvers
+from liquid_ode.data import DataError
+
+from .config import TrainConfig
+from .engine import train
+from .errors import CheckpointError, TrainingError
+from .files import RunDirectory
+from .presets import PRESETS
+
+# Settings whose option has another name or form than --field-name VALUE.
+_PAIRS = {"model_options": "--model-option", "solver_options": "--solver-option"}
+TOLERANCES = {"rtol": "relative", "atol": "absolute"}
+_UNSET = ("none", "None")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train as the arguments say; returns the exit status."""
+    return run_reporting_errors(lambda: _train(arguments))
+
+
+def run_reporting_errors(command: Callable[[], None]) -> int:
+    """Run ``command``; what a user can put right becomes one line on stderr and status 2."""
+    try:
+        command()
+    except (ValueError, DataError, CheckpointError, TrainingError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # before the first step, where there is nothing to save
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _train(arguments: Sequence[str] | None) -> None:
+    given = parse(arguments)
+    resume, preset = given.pop("resume", None), given.pop("preset", "improved")
+    if resume is None:
+        config = TrainConfig.from_preset(preset, **given)
+    else:
+        config = dataclasses.replace(RunDirectory(resume).read_record()[0], **given)
+    try:
+        run_dir = train(config, resume=resume)
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    if int(os.environ.get("RANK", "0")) == 0:  # under a launcher, one process speaks
+        print_results(run_dir)
+
+
+def print_results(run_dir: Path) -> None:
+    """Say where the results are, and how to sample more."""
+    run = RunDirectory(run_dir)
+    grid = run.last_sample()
+    if grid is not None:
+        print(f"samples  {grid}")
+    print(f"loss     {run.loss_plot}")
+    print(f"weights  {run.weights('ema')} (averaged), {run.weights('model').name} (last step)")
+    print(f"more     python examples/sample.py {shlex.quote(str(run_dir))}")
+
+
+def parse(arguments: Sequence[str] | None) -> dict[str, Any]:
+    """The settings that were given, by field name, with ``preset`` and ``resume`` among them."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", choices=list(PRESETS), default="improved")
+    preset = first.parse_known_args(arguments)[0].preset
+    parser = make_parser(preset)
+    given = vars(parser.parse_args(arguments))
+    if "preset" in given and "resume" in given:
+        parser.error("--preset and --resume exclude each other: the run has its settings")
+    base = TrainConfig.from_preset(preset) if "resume" not in given else None
+    for field in _PAIRS:
+        pairs = dict(given.pop(field, []))
+        if field == "model_options":
+            pairs |= {"steps": steps} if (steps := given.pop("solver_steps", None)) else {}
+        else:
+            pairs |= {name: given.pop(name) for name in TOLERANCES if name in given}
+        if pairs:
+            start = getattr(base or RunDirectory(given["resume"]).read_record()[0], field)
+            given[field] = {**start, **pairs}
+    return given
+
+
+def make_parser(preset: str = "improved") -> argparse.ArgumentParser:
+    """The parser, whose help shows the defaults of ``preset``."""
+    parser = argparse.ArgumentParser(
+        description="Train an image diffusion model. Without options: the specification's "
+        "'improved' system on CIFAR-10. The defaults shown are those of the preset "
+        f"'{preset}'.",
+        argument_default=argparse.SUPPRESS,  # only what was given: a resumed run checks just that
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--preset",
+        choices=list(PRESETS),
+        help="start from a named set of settings; --preset NAME --help shows them "
+        "(default: improved)",
+    )
+    parser.add_argument(
+        "--resume", metavar="RUN_DIR", help="go on with a run that was stopped (default: a new run)"
+    )
+    defaults = TrainConfig.from_preset(preset)
+    hints = typing.get_type_hints(TrainConfig)
+    groups: dict[str, Any] = {}
+    for field in dataclasses.fields(TrainConfig):
+        section = field.metadata["section"]
+        if section not in groups:
+            groups[section] = parser.add_argument_group(section)
+        _add_option(groups[section], field, hints[field.name], getattr(defaults, field.name))
+        if field.name == "model_options":
+            add_solver_steps(groups[section], "the model's own")
+        if field.name == "solver_options":
+            add_tolerances(groups[section])
+    return parser
+
+
+def _add_option(group: Any, field: dataclasses.Field[Any], hint: Any, default: Any) -> None:
+    text = f"{field.metadata['help']} (default: {_shown(field, default)})"
+    if field.name in _PAIRS:
+        group.add_argument(
+            _PAIRS[field.name], dest=field.name, action="append", type=key_value,
+            metavar="KEY=VALUE", help=text,
+        )  # fmt: skip
+        return
+    flag = "--" + field.name.replace("_", "-")
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if kinds[0] is bool:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+        return
+    choices = field.metadata.get("choices")
+    if field.metadata.get("solver"):
+        text = f"{text[:-1]}; one of {', '.join(solvers.names())}, torchdiffeq:METHOD)"
+    group.add_argument(
+        flag,
+        type=_optional(kinds[0]) if type(None) in kinds else kinds[0],
+        choices=choices() if callable(choices) else choices,
+        metavar=None if choices else _METAVARS.get(kinds[0], "TEXT"),
+        help=text,
+    )
+
+
+_METAVARS = {int: "N", float: "X"}
+
+
+def add_solver_steps(group: Any, default: str) -> None:
+    """The option for the budget of the cells' solver, the same in all commands."""
+    group.add_argument(
+        "--solver-steps", type=int, nargs="+", action=_SolverSteps, metavar="N",
+        help="solver steps of the global, the local and the detail processor, or one number for "
+        f"all three (default: {default})",
+    )  # fmt: skip
+
+
+class _SolverSteps(argparse.Action):
+    """One number for all three processors, or three."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if len(values) not in (1, 3):
+            parser.error(f"{option_string} takes one number or three, got {len(values)}")
+        setattr(namespace, self.dest, list(values) * (3 // len(values)))
+
+
+def add_tolerances(group: Any) -> None:
+    """The options for the tolerances of the cells' solver, the same in all commands."""
+    for name, text in TOLERANCES.items():
+        group.add_argument(
+            f"--{name}", type=float, metavar="X",
+            help=f"{text} tolerance, for a solver that is driven by one (default: the solver's)",
+        )  # fmt: skip
+
+
+def key_value(text: str) -> tuple[str, Any]:
+    """``KEY=VALUE`` with the value as Python writes it, else as text: rtol=1e-3, kind=fast."""
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+def _optional(kind: type) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        return None if text in _UNSET else kind(text)
+
+    convert.__name__ = kind.__name__  # for argparse's message: "invalid int value"
+    return convert
+
+
+def _shown(field: dataclasses.Field[Any], value: Any) -> str:
+    if value is None:
+        return str(field.metadata["unset"])
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={entry}" for key, entry in value.items()) or "none"
+    return str(value)

@@ -1,0 +1,136 @@
+"""The run directory: which file is where, and its records in JSON."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from liquid_ode.evaluation.atomic import write_atomically
+
+from .config import TrainConfig
+from .errors import CheckpointError, TrainingError
+
+FORMAT_VERSION = 1
+
+
+def save_bytes(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data`` as a whole.
+
+    Raises:
+        TrainingError: it could not be written; what was at ``path`` is kept.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+    except OSError as error:
+        kept = "; the previous one is kept" if path.exists() else ""
+        raise TrainingError(
+            f"could not save {path}: {error.strerror or error}{kept}. Make room or correct the "
+            f"rights, then continue with --resume {shlex.quote(str(path.parent))}"
+        ) from error
+
+
+class RunDirectory:
+    """The files of one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.checkpoint = self.path / "checkpoint.safetensors"
+        self.loss_plot = self.path / "loss.png"
+
+    def weights(self, which: str) -> Path:
+        """The file of the averaged weights ("ema") or of the trained ones ("model").
+
+        Raises:
+            ValueError: another name.
+        """
+        if which not in ("ema", "model"):
+            raise ValueError(f"weights must be 'ema' or 'model', got {which!r}")
+        return self.path / f"{which}.safetensors"
+
+    def sample(self, epoch: int) -> Path:
+        return self.path / "samples" / f"epoch_{epoch:04d}.png"
+
+    def last_sample(self) -> Path | None:
+        """The newest sample grid, if there is one."""
+        return max((self.path / "samples").glob("epoch_*.png"), default=None)
+
+    def refuse_existing(self) -> None:
+        """Raise ValueError where the directory already holds a run, or is not a directory."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"output {self.path} is a file; name a directory")
+        if self.config.exists() or self.checkpoint.exists():
+            raise ValueError(
+                f"{self.path} already holds a run: continue it with --resume "
+                f"{shlex.quote(str(self.path))}, or choose another directory with --output"
+            )
+
+    def write_record(self, config: TrainConfig, facts: Mapping[str, Any]) -> None:
+        record = {"format_version": FORMAT_VERSION, "config": config.to_dict(), **facts}
+        save_bytes(self.config, (json.dumps(record, indent=2) + "\n").encode())
+
+    def read_record(self) -> tuple[TrainConfig, dict[str, Any]]:
+        """The run's settings, and all that its ``config.json`` holds.
+
+        Raises:
+            CheckpointError: there is no run here, or its record is broken or from another version.
+        """
+        try:
+            text = self.config.read_text()
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path} is not a run directory: its config.json could not be read "
+                f"({error.strerror or error})"
+            ) from error
+        try:
+            record = json.loads(text)
+            version, settings = record["format_version"], record["config"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{self.config} is broken or not a run's record") from error
+        if version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{self.config} has format version {version!r}; this library reads {FORMAT_VERSION}"
+            )
+        try:
+            return TrainConfig.from_dict(settings), record
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{self.config}: {error}") from error
+
+
+class MetricsLog:
+    """The lines of ``metrics.jsonl``: one JSON object each, in the order of their steps."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add a line.
+
+        Raises:
+            TrainingError: it could not be written.
+        """
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise TrainingError(
+                f"could not write {self.path}: {error.strerror or error}"
+            ) from error
+
+    def cut_after(self, step: int) -> None:
+        """Drop the lines of later steps, and a last line that a kill left unfinished."""
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except (json.JSONDecodeError, KeyError, TypeError):
+                continue
+        save_bytes(self.path, "".join(kept).encode())

@@ -1,0 +1,81 @@
+"""A trained run, back as a diffusion to sample from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+import solvers
+from liquid_ode.diffusion import GaussianDiffusion
+
+from .build import build_diffusion, build_model
+from .checkpoint import check_fit, read_tensors
+from .config import TrainConfig
+from .files import RunDirectory
+from .precision import resolve_device
+
+
+def load_config(run_dir: str | Path) -> TrainConfig:
+    """The settings of a run.
+
+    Raises:
+        CheckpointError: there is no run in the directory, or its record is broken.
+    """
+    return RunDirectory(run_dir).read_record()[0]
+
+
+def load_run(
+    run_dir: str | Path,
+    *,
+    solver: str | solvers.Solver | None = None,
+    solver_steps: int | Sequence[int] | None = None,
+    weights: str = "ema",
+    device: str | torch.device | None = None,
+) -> GaussianDiffusion:
+    """The trained model of a run, in evaluation mode, with another solver if one is given.
+
+    Args:
+        run_dir: the run directory.
+        solver: drives the cells in place of the run's own: a solver, or the name of one.
+        solver_steps: solver steps of the model's liquid processors in place of the run's own.
+        weights: "ema", the average of the weights, or "model", the weights of the last step.
+        device: where to put it; the best there is if None.
+
+    Raises:
+        CheckpointError: there is no run, or its weights are missing, broken or of another model.
+        ValueError: an unknown solver, kind of weights or device.
+    """
+    run = RunDirectory(run_dir)
+    config, record = run.read_record()
+    if solver_steps is not None:
+        steps = [solver_steps] * 3 if isinstance(solver_steps, int) else list(solver_steps)
+        options = {**config.model_options, "steps": steps}
+        config = dataclasses.replace(config, model_options=options)
+    num_classes = record["data"]["num_classes"] if config.class_conditional else None
+    chosen = solvers.get(solver) if isinstance(solver, str) else solver
+    model = build_model(config, num_classes, chosen)
+
+    path = run.weights(weights)
+    tensors, _ = read_tensors(path, "weights")
+    state = model.state_dict()
+    if chosen is not None:
+        # A solver may have coefficients of its own: those of the run's solver do not fit another,
+        # and those of the given one are to stay as they are.
+        state = {name: value for name, value in state.items() if not _of_solver(name)}
+        tensors = {name: value for name, value in tensors.items() if not _of_solver(name)}
+    check_fit(state, tensors, str(path), f"model {config.model!r} of {run.config}")
+    with torch.no_grad():
+        for name, value in state.items():
+            value.copy_(tensors[name])
+    where = device if isinstance(device, torch.device) else resolve_device(device)
+    model = model.to(where)
+    if config.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    return build_diffusion(config, model).eval()
+
+
+def _of_solver(name: str) -> bool:
+    return "solver" in name.split(".")

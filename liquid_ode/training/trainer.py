@@ -1,0 +1,337 @@
+"""The loop of a run: steps, lines of metrics, checkpoints, sample grids."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from liquid_ode.data import ImageSet
+from liquid_ode.diffusion import DDIM
+from liquid_ode.evaluation import plot_metrics, save_grid
+from solvers import SolverError
+
+from .batches import Batches
+from .build import build_diffusion, build_optimizer
+from .config import TrainConfig
+from .ema import averaged
+from .errors import Interrupted, TrainingError
+from .files import MetricsLog, RunDirectory
+from .interrupts import StopRequests
+from .progress import Interval, Progress
+from .reporting import Reporter, duration
+from .state import RunState
+
+if TYPE_CHECKING:
+    from .environment import Accelerator
+
+
+class _SamplingStopped(Exception):
+    """Leaves the sampler between two of its steps."""
+
+
+def cosine_lr(peak: float, step: int, total: int) -> float:
+    """The learning rate of step ``step`` of ``total``: peak at 0, half way down in the middle, 0
+    at ``total`` (Loshchilov & Hutter 2017, eq. 5, one period)."""
+    return 0.5 * peak * (1 + math.cos(math.pi * step / total))
+
+
+class Trainer:
+    """One run of training, from its current step to its end.
+
+    Args:
+        config: the settings, with ``precision`` resolved.
+        run: the run directory, which exists.
+        model: the network, new.
+        data: the images.
+        accelerator: Accelerate's engine, made for this run.
+        description: what the files of weights say of the model.
+        reporter: who is told.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: RunDirectory,
+        *,
+        model: nn.Module,
+        data: ImageSet,
+        accelerator: Accelerator,
+        description: dict[str, Any],
+        reporter: Reporter,
+    ) -> None:
+        self.config, self.run, self.reporter = config, run, reporter
+        self.accelerator = accelerator
+        self.batches = Batches(
+            data,
+            batch_size=config.batch_size,
+            accumulation=config.gradient_accumulation,
+            process=accelerator.process_index,
+            processes=accelerator.num_processes,
+            seed=config.seed,
+            flip=config.flip,
+            labelled=config.class_conditional,
+            device=accelerator.device,
+            channels_last=config.channels_last,
+        )
+        total = config.epochs * self.batches.steps_per_epoch
+        self.total = total if config.max_steps is None else min(total, config.max_steps)
+        self.model = model.to(accelerator.device)
+        if config.channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)
+        self.ema = averaged(self.model, config.ema_decay)
+        self.optimizer = build_optimizer(config, self.model)
+        self.diffusion, self.engine_optimizer = accelerator.prepare(
+            build_diffusion(config, self.model), self.optimizer
+        )
+        self.parameters = list(self.model.parameters())
+        self.state = RunState(self.model, self.ema, self.optimizer, accelerator.scaler, description)
+        self.log = MetricsLog(run.metrics)
+        self.stop = StopRequests()
+        self._running_loss = math.nan
+        self._agreed_signum = 0
+        self._began = 0.0
+
+    @property
+    def progress(self) -> Progress:
+        return self.state.progress
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last step made, counted from 1 (0 before the first step)."""
+        return math.ceil(self.progress.step / self.batches.steps_per_epoch)
+
+    @property
+    def finished(self) -> bool:
+        return self.progress.step >= self.total
+
+    def train(self) -> None:
+        """Make the steps that are left.
+
+        Raises:
+            TrainingError: the loss became NaN or infinite, or something could not be saved.
+            Interrupted: SIGINT or SIGTERM came; the state is saved.
+        """
+        self._began = time.perf_counter() - self.progress.seconds
+        self.model.train()
+        with self.stop:
+            if self._at_epoch_end():  # resumed there: what follows an epoch may be missing
+                self._end_epoch()
+            while not self.finished:
+                self._step()
+                if self.progress.step % self.config.log_every == 0 or self._at_epoch_end():
+                    self._log()
+                if self._at_epoch_end():
+                    self._report_epoch()
+                    self.save()
+                    self._end_epoch()
+                elif self.progress.step % self.config.checkpoint_every == 0:
+                    self.save()
+                if self._stopping():
+                    self._leave()
+
+    # One step ---------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        began = time.perf_counter()
+        step = self.progress.step
+        for group in self.optimizer.param_groups:
+            group["lr"] = cosine_lr(self.config.lr, step, self.total)
+        losses = []
+        for batch in self.batches.step(step):
+            with self.accelerator.accumulate(self.diffusion):
+                loss = self._loss(batch.images, batch.labels, batch.generator)
+                self.accelerator.backward(loss)
+                losses.append(loss.detach())
+        loss_value, norm_value = self._agree(torch.stack(losses).mean(), self._clip())
+        self._check_finite(step, loss_value, norm_value)
+        self.engine_optimizer.step()
+        self.engine_optimizer.zero_grad()
+        self.ema.update_parameters(self.model)
+
+        now = time.perf_counter()
+        self.progress.step = step + 1
+        self.progress.seconds = now - self._began
+        for interval in (self.progress.interval, self.progress.epoch):
+            interval.add(loss_value, norm_value, now - began)
+        self._report_step(loss_value)
+
+    def _loss(self, images: Tensor, labels: Tensor | None, generator: torch.Generator) -> Tensor:
+        try:
+            loss: Tensor = self.diffusion(images, labels, generator)
+        except (ValueError, SolverError) as error:
+            raise TrainingError(
+                f"step {self.progress.step + 1} of {self.total} failed: {error}. {self._kept()}"
+            ) from error
+        return loss
+
+    def _clip(self) -> Tensor:
+        """Clip the gradient; its norm before that."""
+        self.accelerator.unscale_gradients()
+        limit = self.config.gradient_clip
+        return nn.utils.clip_grad_norm_(self.parameters, math.inf if limit is None else limit)
+
+    def _agree(self, loss: Tensor, norm: Tensor) -> tuple[float, float]:
+        """The loss over all processes, and the norm; all learn of a stop that one was asked for.
+
+        (One wait for the device, and one exchange, in a step. The norm is the same everywhere.)
+        """
+        values = torch.stack([loss.float(), norm.float()])
+        if self.accelerator.num_processes > 1:
+            row = torch.cat([values, values.new_tensor([self.stop.signum or 0])])
+            table = self.accelerator.gather(row).view(-1, 3)
+            values, self._agreed_signum = table[:, :2].mean(0), int(table[:, 2].max())
+        loss_value, norm_value = values.tolist()
+        return loss_value, norm_value
+
+    def _stopping(self) -> int:
+        """The number of the signal on which to stop now, else 0; the same in all processes."""
+        if self.accelerator.num_processes > 1:
+            return self._agreed_signum
+        return self.stop.signum or 0
+
+    def _check_finite(self, step: int, loss: float, norm: float) -> None:
+        # With fp16 the scaler meets gradients that are not finite: it leaves the step out.
+        scaled = self.accelerator.scaler is not None
+        what = "loss" if not math.isfinite(loss) else "norm of the gradient"
+        if math.isfinite(loss) and (scaled or math.isfinite(norm)):
+            return
+        raise TrainingError(
+            f"the {what} became {loss if what == 'loss' else norm} in step {step + 1} of "
+            f"{self.total}, so the run was stopped before that step changed the weights. "
+            f"{self._kept()}. A lower lr, precision 'no', or a solver with more steps may avoid it"
+        )
+
+    def _kept(self) -> str:
+        if self.state.saved_step is None:
+            return "No state had been saved yet"
+        return (
+            f"The last good state, of step {self.state.saved_step}, is kept in "
+            f"{self.run.checkpoint}"
+        )
+
+    # What is told -----------------------------------------------------------------------------
+
+    def _report_step(self, loss: float) -> None:
+        started = not math.isnan(self._running_loss)
+        self._running_loss = 0.98 * self._running_loss + 0.02 * loss if started else loss
+        self.reporter.step(
+            self.progress.step,
+            f"{self.epoch}/{self.config.epochs}",
+            self._running_loss,
+            self.progress.interval.images_per_second(self.batches.step_images),
+        )
+
+    def _log(self) -> None:
+        interval, self.progress.interval = self.progress.interval, Interval()
+        if not self.accelerator.is_main_process:
+            return
+        self.log.append(
+            {
+                "step": self.progress.step,
+                "epoch": self.epoch,
+                "loss": interval.loss,
+                "lr": self.optimizer.param_groups[0]["lr"],
+                "grad_norm": interval.norm,
+                "images_per_second": round(interval.images_per_second(self.batches.step_images), 1),
+                "seconds": round(self.progress.seconds, 3),
+            }
+        )
+
+    def _report_epoch(self) -> None:
+        interval, self.progress.epoch = self.progress.epoch, Interval()
+        speed = interval.images_per_second(self.batches.step_images)
+        self.reporter.note(
+            f"epoch {self.epoch}/{self.config.epochs}: loss {interval.loss:.4f}, "
+            f"{speed:.0f} images/s, {duration(self.progress.seconds)} in all"
+        )
+
+    # Saving and going on ----------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Save the state and the weights.
+
+        Raises:
+            TrainingError: it could not be saved; the files that were there are kept.
+        """
+        if self.accelerator.is_main_process:
+            self.state.save(self.run, self.config)
+        self.state.saved_step = self.progress.step
+
+    def restore(self) -> None:
+        """Go on from the run's checkpoint; without one, from the start.
+
+        Raises:
+            CheckpointError: the checkpoint is broken, or belongs to another model.
+        """
+        found = self.run.checkpoint.exists()
+        if found:
+            self.state.restore(self.run, self.config)
+        if self.accelerator.is_main_process:
+            if found:  # a kill may have come between the checkpoint and the weights
+                self.state.save_weights(self.run)
+            self.log.cut_after(self.progress.step)
+
+    def _leave(self) -> None:
+        """Save, say how to go on, and raise Interrupted."""
+        if self.state.saved_step != self.progress.step:
+            self.save()
+        interruption = Interrupted(self._stopping(), self.run.path)
+        self.reporter.note(
+            f"saved at step {self.progress.step:,} of {self.total:,}; {interruption}"
+        )
+        raise interruption
+
+    # After an epoch ---------------------------------------------------------------------------
+
+    def _at_epoch_end(self) -> bool:
+        step = self.progress.step
+        return step > 0 and (step % self.batches.steps_per_epoch == 0 or self.finished)
+
+    def _end_epoch(self) -> None:
+        """Make the pictures of the epoch that are due and not there; the state is saved already."""
+        if self.accelerator.is_main_process:
+            due = self.finished or self.epoch % self.config.sample_every == 0
+            path = self.run.sample(self.epoch)
+            try:
+                plot_metrics(self.run.metrics, self.run.loss_plot)
+                if due and self.config.samples > 0 and not path.exists():
+                    save_grid(self._sample(), path)
+            except _SamplingStopped:
+                pass
+            except (RuntimeError, ValueError) as error:  # no reason to lose the training
+                self.reporter.note(f"no sample grid of epoch {self.epoch}: {error}")
+            except OSError as error:
+                raise TrainingError(
+                    f"could not save the pictures of epoch {self.epoch}: {error}. {self._kept()}"
+                ) from error
+        if self.accelerator.num_processes > 1:
+            self.accelerator.wait_for_everyone()
+            zero = torch.zeros((), device=self.accelerator.device)
+            self._agree(zero, zero)
+        if self._stopping():
+            self._leave()
+
+    def _sample(self) -> Tensor:
+        """The same images, by the averaged weights, after every epoch: (N, 3, H, W) in [-1, 1]."""
+        config, device = self.config, self.accelerator.device
+        diffusion = build_diffusion(config, self.ema.module).eval()
+        labels = None
+        if config.class_conditional:
+            labels = torch.arange(config.samples, device=device) % (diffusion.num_classes or 1)
+        with self.accelerator.autocast():
+            return DDIM(steps=config.sample_steps).sample(
+                diffusion,
+                config.samples,
+                seeds=config.seed,  # as `examples/sample.py --seed` counts them
+                class_labels=labels,
+                image_shape=(3, config.image_size, config.image_size),
+                callback=self._check_stop,
+            )
+
+    def _check_stop(self, *progress: object) -> None:
+        if self.stop.signum is not None:
+            raise _SamplingStopped

@@ -1,0 +1,193 @@
+"""The parts of the loop by themselves: averaging, learning rate, batches, precision, signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from liquid_ode.data import ImageSet, to_model_range
+from liquid_ode.training.batches import Batches, derived_seed
+from liquid_ode.training.ema import averaged, warmed_up_decay
+from liquid_ode.training.environment import reproducible
+from liquid_ode.training.interrupts import StopRequests
+from liquid_ode.training.precision import resolve_device, resolve_precision
+from liquid_ode.training.trainer import cosine_lr
+
+
+def numbered(count: int) -> ImageSet:
+    """Images of which each shows its own index."""
+    values = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1)
+    return ImageSet(values.expand(-1, 3, 2, 2).contiguous(), torch.arange(count) % 3)
+
+
+def shown(images: torch.Tensor) -> list[int]:
+    return ((images[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
+
+
+# Averaging ------------------------------------------------------------------------------------
+
+
+def test_the_average_is_what_it_is_by_hand() -> None:
+    model = nn.Linear(2, 1)
+    ema = averaged(model, decay=0.3)
+    expected = None
+    for update in range(5):
+        with torch.no_grad():
+            model.weight.copy_(torch.randn(1, 2))
+        ema.update_parameters(model)
+        weight = model.weight.detach().clone()
+        decay = min(0.3, (1 + update) / (10 + update))
+        expected = weight if expected is None else decay * expected + (1 - decay) * weight
+        torch.testing.assert_close(ema.module.weight.detach(), expected)
+    assert not ema.module.weight.requires_grad
+
+
+def test_the_decay_warms_up_to_its_value() -> None:
+    assert warmed_up_decay(0.999, 0) == 0.1
+    assert warmed_up_decay(0.999, 90) == 0.91
+    assert warmed_up_decay(0.999, 10**6) == 0.999
+
+
+# Learning rate --------------------------------------------------------------------------------
+
+
+def test_the_learning_rate_goes_from_its_peak_to_zero() -> None:
+    rates = [cosine_lr(2e-4, step, 100) for step in range(101)]
+    assert rates[0] == 2e-4
+    assert rates[50] == pytest.approx(1e-4)
+    assert rates[100] == 0
+    assert rates == sorted(rates, reverse=True)
+
+
+# Batches --------------------------------------------------------------------------------------
+
+
+def test_an_epoch_shows_every_image_once_and_the_next_in_another_order() -> None:
+    batches = Batches(numbered(12), batch_size=2, accumulation=2, seed=5)
+    assert batches.steps_per_epoch == 3
+    epochs = [
+        [index for step in range(3 * e, 3 * e + 3) for b in batches.step(step)
+         for index in shown(b.images)]
+        for e in range(2)
+    ]  # fmt: skip
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(12))
+    assert epochs[0] != epochs[1]
+
+
+def test_a_step_is_the_same_whenever_it_is_asked_for() -> None:
+    def draw(batches: Batches, step: int) -> tuple[list[int], torch.Tensor, torch.Tensor]:
+        (batch,) = batches.step(step)
+        return shown(batch.images), torch.rand(3, generator=batch.generator), torch.rand(3)
+
+    one, other = (Batches(numbered(32), batch_size=4, seed=1) for _ in range(2))
+    for step in range(9):
+        draw(one, step)
+    late, direct = draw(one, 9), draw(other, 9)
+    assert late[0] == direct[0]
+    assert torch.equal(late[1], direct[1])
+    assert torch.equal(late[2], direct[2])  # the global generator, for dropout
+    assert not torch.equal(draw(one, 10)[1], direct[1])
+
+
+def test_processes_share_a_step_without_overlap() -> None:
+    parts = [
+        Batches(numbered(32), batch_size=2, accumulation=2, process=rank, processes=2)
+        for rank in range(2)
+    ]
+    seen = [[index for b in part.step(3) for index in shown(b.images)] for part in parts]
+    whole = Batches(numbered(32), batch_size=8).step(3)
+    assert sorted(seen[0] + seen[1]) == sorted(shown(next(whole).images))
+    noises = [torch.rand(1, generator=next(part.step(3)).generator) for part in parts]
+    assert noises[0] != noises[1]
+
+
+def test_images_and_labels_stay_together() -> None:
+    (batch,) = Batches(numbered(9), batch_size=5, labelled=True).step(0)
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [index % 3 for index in shown(batch.images)]
+
+
+def test_flips_mirror_some_images_and_are_repeatable() -> None:
+    images = torch.randint(0, 256, (16, 3, 4, 4), dtype=torch.uint8)
+    plain = to_model_range(images)
+    first, second = (
+        next(Batches(ImageSet(images), batch_size=16, flip=True).step(0)).images for _ in range(2)
+    )
+    assert torch.equal(first, second)
+    same = [bool((plain == image).flatten(1).all(1).any()) for image in first]
+    mirrored = [bool((plain.flip(-1) == image).flatten(1).all(1).any()) for image in first]
+    assert all(a or b for a, b in zip(same, mirrored, strict=True))
+    assert 0 < sum(mirrored) < 16
+
+
+def test_too_few_images_and_missing_labels_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"10 images, fewer than the 16 .* lower batch_size"):
+        Batches(numbered(10), batch_size=8, accumulation=2)
+    with pytest.raises(ValueError, match="class_conditional needs labels"):
+        Batches(ImageSet(numbered(10).images), batch_size=2, labelled=True)
+
+
+def test_seeds_differ_by_purpose_and_numbers() -> None:
+    seeds = {derived_seed(p, a, b) for p in ("noise", "flip") for a in range(9) for b in range(9)}
+    assert len(seeds) == 162
+    assert derived_seed("noise", 1, 11) != derived_seed("noise", 11, 1)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+# Device and process ---------------------------------------------------------------------------
+
+
+def test_precision_and_device() -> None:
+    cpu = torch.device("cpu")
+    assert resolve_precision("auto", cpu) in ("bf16", "no")
+    assert resolve_precision("bf16", cpu) == "bf16"
+    with pytest.raises(ValueError, match="'fp16' needs a GPU"):
+        resolve_precision("fp16", cpu)
+    assert resolve_device("cpu") == cpu
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match=r"'cuda' is not available here \(there is: .*cpu"):
+            resolve_device("cuda")
+
+
+def test_process_wide_settings_come_back() -> None:
+    threads, workspace = torch.get_num_threads(), os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    random = torch.get_rng_state()
+    with reproducible(3, deterministic=True, threads=1):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.get_num_threads() == 1
+        first = torch.rand(2)
+    with reproducible(3, deterministic=False, threads=None):
+        assert torch.equal(torch.rand(2), first)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    assert torch.get_num_threads() == threads
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == workspace
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_the_first_signal_is_noted_and_the_handlers_come_back() -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with StopRequests() as stop:
+        assert stop.signum is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signum == signal.SIGTERM
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_no_handlers_outside_the_main_thread() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    seen: list[object] = []
+
+    def work() -> None:
+        with StopRequests():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]
