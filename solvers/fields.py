@@ -31,7 +31,12 @@ class SemilinearField:
 
     Raises:
         ValueError: where a time constant is not positive and finite.
+
+    A subclass whose target does not depend on t may set ``autonomous``; the t it is called with
+    is then that of the start of the solve.
     """
+
+    autonomous = False
 
     def __init__(self, target: Callable[[Tensor, Tensor], Tensor], tau: Tensor | float) -> None:
         values = torch.as_tensor(tau)
@@ -78,8 +83,10 @@ class TargetPullback(Protocol):
 class PullbackField(SemilinearField):
     """A semilinear field that knows its own derivative, so that a solve need not record a graph.
 
-    A subclass must compute ``target(t, y)`` from ``inputs`` and ``y`` alone, without t.
+    A subclass must compute ``target(t, y)`` from ``inputs`` and ``y`` alone: it is autonomous.
     """
+
+    autonomous = True
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:

@@ -48,8 +48,12 @@ def integrate(
     y = y0
     healthy = torch.ones(y0.shape[:1], dtype=torch.bool, device=y0.device)
     knots: list[Step] = []
+    # Keeping the time costs a kernel a step where every sample has its own.
+    timeless = getattr(field, "autonomous", False) and t_eval is None
+    time = _time(t1, remaining, y)
     for steps_left in range(steps, 0, -1):
-        time = _time(t1, remaining, y)
+        if not timeless:
+            time = _time(t1, remaining, y)
         # Per-sample times have axes: in float32 they would promote what a bfloat16 field returns.
         t = time.to(y.dtype) if time.ndim else time
         first = method.first(field, t, y)

@@ -98,12 +98,15 @@ class GradientScaled:
         if steps_left == 1:
             return remaining
         axes = tuple(range(1, derivative.ndim))
-        norm = torch.linalg.vector_norm(derivative, dim=axes, keepdim=True) if axes else derivative
-        # RMS(dy/dt) R/m; a NaN stays one, and so marks the sample and no other.
-        per_equal_step = math.prod(derivative.shape[1:]) ** -0.5 / steps_left
-        moved = norm.to(torch.promote_types(norm.dtype, torch.float32)).abs() * remaining
-        moved = (moved * per_equal_step).clamp(max=self.cap)
-        # R / (1 + (m - 1) phi), the constants gathered.
+        norm = (
+            torch.linalg.vector_norm(derivative, dim=axes, keepdim=True)
+            if axes
+            else derivative.abs()
+        )
+        # The movement d is norm * remaining * unit; the constants are gathered around it.
+        unit = math.prod(derivative.shape[1:]) ** -0.5 / steps_left
         left = steps_left - 1
-        growth = moved.square().square() * (left * self.sharpness)
-        return remaining / (growth + (1 + left * (1 - self.relax)))
+        moved = norm.to(torch.promote_types(norm.dtype, torch.float32)) * remaining
+        fourth = moved.clamp_(max=self.cap / unit).square_().square_()  # a NaN stays one
+        phi = fourth.mul_(left * self.sharpness * unit**4).add_(1 + left * (1 - self.relax))
+        return remaining / phi

@@ -72,6 +72,7 @@ class _Tape:
         self.explicit = method is EXPLICIT_EULER
         self.states: list[Tensor] = []
         self.targets: list[Tensor] = []
+        self.gaps: list[Tensor] = []  # target - state
         self.sizes: list[Increment] = []
         self._slope: Tensor | None = None
 
@@ -79,19 +80,21 @@ class _Tape:
         self.method.check(field)
 
     def first(self, field: VectorField, t: Tensor, y: Tensor) -> Tensor:
+        target = check_like(cast(SemilinearField, field).target(t, y), y, "field.target(t, y)")
         self._slope = None
-        return check_like(cast(SemilinearField, field).target(t, y), y, "field.target(t, y)")
+        self.states.append(y)
+        self.targets.append(target)
+        self.gaps.append(target - y)
+        return target
 
     def derivative(self, field: VectorField, y: Tensor, first: Tensor) -> Tensor:
         if self._slope is None:
-            self._slope = torch.sub(first, y).mul_(cast(SemilinearField, field).rate)
+            self._slope = self.gaps[-1] * cast(SemilinearField, field).rate
         return self._slope
 
     def step(
         self, field: VectorField, t: Tensor, y: Tensor, dt: Increment, first: Tensor
     ) -> Tensor:
-        self.states.append(y)
-        self.targets.append(first)
         self.sizes.append(dt)
         if self.explicit:  # the slope is at hand where the step-size rule asked for it
             return axpy(y, 1.0, dt, self.derivative(field, y, first))
@@ -113,7 +116,7 @@ class _Trajectory(torch.autograd.Function):
         y = run(tensors[0])
         ctx.replay, ctx.field, ctx.inputs = replay, field, len(tensors)
         ctx.method, ctx.explicit, ctx.sizes = tape.method, tape.explicit, tape.sizes
-        ctx.save_for_backward(*tensors, *tape.states, *tape.targets)
+        ctx.save_for_backward(*tensors, *tape.states, *tape.targets, *tape.gaps)
         return y
 
     @staticmethod
@@ -124,15 +127,17 @@ class _Trajectory(torch.autograd.Function):
             found = iter(torch.autograd.grad(ctx.replay(*tensors), wanted, grad, create_graph=True))
             grads = tuple(next(found) if tensor.requires_grad else None for tensor in tensors)
             return None, None, None, None, *grads
-        states, targets = saved[: len(ctx.sizes)], saved[len(ctx.sizes) :]
-        return None, None, None, None, *_sweep(ctx, tensors, states, targets, grad)
+        steps = len(ctx.sizes)
+        taped = zip(
+            saved[:steps], saved[steps : 2 * steps], saved[2 * steps :], ctx.sizes, strict=True
+        )
+        return None, None, None, None, *_sweep(ctx, tensors, list(taped), grad)
 
 
 def _sweep(
     ctx: Any,
     tensors: tuple[Tensor, ...],
-    states: tuple[Tensor, ...],
-    targets: tuple[Tensor, ...],
+    steps: list[tuple[Tensor, Tensor, Tensor, Increment]],
     grad: Tensor,
 ) -> tuple[Tensor, ...]:
     """Gradients of y0, rate and inputs, step by step from the last.
@@ -143,7 +148,7 @@ def _sweep(
     rate = tensors[1]
     pullback = ctx.field.pullback(*tensors[2:])
     rate_grad = torch.zeros_like(rate)
-    for y, target, dt in zip(reversed(states), reversed(targets), reversed(ctx.sizes), strict=True):
+    for y, target, gap, dt in reversed(steps):
         scaled = grad * dt
         if ctx.explicit:
             pulled = scaled * rate
@@ -151,6 +156,6 @@ def _sweep(
             weight = ctx.method.weight(rate * dt)
             pulled = grad * weight
             scaled = scaled.mul_(ctx.method.weight_slope(weight))
-        rate_grad.addcmul_(scaled, target - y)
+        rate_grad.addcmul_(scaled, gap)
         grad = pullback.pull(y, target, pulled, grad - pulled)
     return grad, rate_grad, *pullback.gradients()

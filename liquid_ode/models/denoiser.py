@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from liquid_ode.models.embedding import Conditioning
 
@@ -17,23 +18,36 @@ class Denoiser(nn.Module):
         channels: width of the feature maps.
         conditioning: width of the conditioning vector.
         num_classes: number of classes; None for an unconditional model.
+        patch: side of the square of pixels whose channels are stacked at one place of the
+            feature maps (pixel unshuffle); 1 for maps of the images' own size.
     """
 
-    def __init__(self, *, channels: int, conditioning: int, num_classes: int | None) -> None:
+    def __init__(
+        self, *, channels: int, conditioning: int, num_classes: int | None, patch: int = 1
+    ) -> None:
         super().__init__()
+        if not isinstance(patch, int) or patch < 1:
+            raise ValueError(f"patch must be a whole number of at least 1, not {patch!r}")
+        if channels % patch**2:
+            raise ValueError(f"channels must be a multiple of patch^2 = {patch**2}, not {channels}")
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes must be at least 1 or None, not {num_classes}")
         self.channels = channels
         self.num_classes = num_classes
         self.conditioning = Conditioning(128, conditioning, num_classes)
-        self.stem = nn.Conv2d(3, channels, 3, padding=1)
+        self.patch = patch
+        self.stem = nn.Conv2d(3, channels // patch**2, 3, padding=1)
         self.norm_out = nn.GroupNorm(8, channels)
-        self.head = nn.Conv2d(channels, 3, 3, padding=1)
+        self.head = nn.Conv2d(channels // patch**2, 3, 3, padding=1)
+        # What is mostly noise is best predicted by the image itself, scaled by the time step.
+        self.skip = nn.Linear(conditioning, 3)
+        nn.init.zeros_(self.skip.weight)
+        nn.init.zeros_(self.skip.bias)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]  # Conv2d has a bias by default
 
     def features(self, x: Tensor, condition: Tensor) -> Tensor:
-        """From ``(B, channels, H, W)`` to the same, given the condition ``(B, conditioning)``."""
+        """From ``(B, channels, H/patch, W/patch)`` to the same, given ``(B, conditioning)``."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
@@ -53,8 +67,14 @@ class Denoiser(nn.Module):
         """
         self._check(x, t, class_labels)
         condition = self.conditioning(t, class_labels)
-        h = self.features(self.stem(x), condition)
-        return self.head(nn.functional.silu(self.norm_out(h)))
+        height, width = x.shape[-2:]
+        padding = (-width % self.patch, -height % self.patch)
+        if any(padding):
+            x = F.pad(x, (0, padding[0], 0, padding[1]), mode="replicate")
+        h = self.features(F.pixel_unshuffle(self.stem(x), self.patch), condition)
+        out = self.head(F.pixel_shuffle(F.silu(self.norm_out(h)), self.patch))
+        out = out + self.skip(F.silu(condition))[..., None, None] * x
+        return out[..., :height, :width]
 
     def _check(self, x: Tensor, t: Tensor, class_labels: Tensor | None) -> None:
         if x.ndim != 4 or x.shape[1] != 3:

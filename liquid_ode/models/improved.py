@@ -13,7 +13,7 @@ from solvers import Euler, Solver
 
 
 class ImprovedLiquid(Denoiser):
-    """Three mixed blocks, liquid, residual, liquid, at full resolution.
+    """Three blocks, liquid, residual, liquid; the liquid ones work at three scales.
 
     Args:
         solver: drives every liquid cell, with the budget of its scale.
@@ -25,6 +25,7 @@ class ImprovedLiquid(Denoiser):
         pooling: how each of the two is pooled.
         inner: inner width of the residual block.
         conditioning: width of the conditioning vector.
+        patch: side of the square of pixels that are stacked at one place of the feature maps.
     """
 
     def __init__(
@@ -33,22 +34,24 @@ class ImprovedLiquid(Denoiser):
         solver: Solver = Euler(),
         num_classes: int | None = None,
         channels: int = 64,
-        hidden: Sequence[int] = (32, 32, 32),
+        hidden: Sequence[int] = (16, 16, 48),
         steps: Sequence[int] = (3, 5, 7),
         grids: Sequence[int] = (4, 8),
         pooling: Sequence[str] = ("average", "average"),
-        inner: int = 24,
+        inner: int = 32,
         conditioning: int = 32,
+        patch: int = 2,
     ) -> None:
-        super().__init__(channels=channels, conditioning=conditioning, num_classes=num_classes)
-        scales = three_scales(hidden, steps, grids, pooling)
-        self.blocks = nn.ModuleList(
-            [
-                LiquidBlock(channels, conditioning, scales, solver, neighbours=True),
-                ResidualBlock(channels, conditioning, inner=inner),
-                LiquidBlock(channels, conditioning, scales, solver, neighbours=True),
-            ]
+        super().__init__(
+            channels=channels, conditioning=conditioning, num_classes=num_classes, patch=patch
         )
+        scales = three_scales(hidden, steps, grids, pooling)
+
+        def liquid() -> LiquidBlock:
+            return LiquidBlock(channels, conditioning, scales, solver, neighbours=True)
+
+        residual = ResidualBlock(channels, conditioning, inner=inner)
+        self.blocks = nn.ModuleList([liquid(), residual, liquid()])
 
     def features(self, x: Tensor, condition: Tensor) -> Tensor:
         for block in self.blocks:

@@ -17,10 +17,11 @@ from torch.nn import functional as F
 
 from liquid_ode.cells import LiquidCell
 from liquid_ode.models.blocks import ConditionedNorm
+from liquid_ode.models.resample import average_pool, upsample
 from solvers import Solver
 
 _POOLINGS: dict[str, Callable[[Tensor, int], Tensor]] = {
-    "average": F.adaptive_avg_pool2d,
+    "average": average_pool,
     "max": F.adaptive_max_pool2d,
 }
 
@@ -33,7 +34,7 @@ class Scale:
         grid: side of the pooled grid; None leaves the map as it is (1x1 windows).
         hidden: size of the liquid state.
         steps: budget of solver steps; a solver driven by a tolerance takes what it needs.
-        pooling: ``average`` or ``max``.
+        pooling: ``average`` or ``max`` (whose gradient is not deterministic on CUDA).
 
     Raises:
         ValueError: where a number is below 1 or the pooling is unknown.
@@ -97,8 +98,8 @@ class MultiScaleLiquid(nn.Module):
         fused = self.bias.to(x.dtype)[None, :, None, None]
         for processor in self.processors:
             out = processor(x)
-            fused = out + _resize(fused, out.shape[-2:])
-        return _resize(fused, x.shape[-2:])
+            fused = out + upsample(fused, *out.shape[-2:])
+        return upsample(fused, *x.shape[-2:])
 
 
 class LiquidBlock(nn.Module):
@@ -156,10 +157,3 @@ def three_scales(
         Scale(grids[1], hidden[1], steps[1], pooling[1]),
         Scale(None, hidden[2], steps[2]),
     )
-
-
-def _resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Bilinear, except where there is nothing to interpolate."""
-    if tuple(x.shape[-2:]) in {tuple(size), (1, 1)}:
-        return x
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)

@@ -19,8 +19,7 @@ from liquid_ode.diffusion import (
     UniformWeighting,
 )
 from liquid_ode.models import create_model
-
-from .config import TrainConfig
+from liquid_ode.training.config import TrainConfig
 
 
 def build_model(

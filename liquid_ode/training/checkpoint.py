@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import CheckpointError
-from .files import FORMAT_VERSION, save_bytes
+from liquid_ode.training.errors import CheckpointError
+from liquid_ode.training.files import FORMAT_VERSION, save_bytes
 
 _KEY = "liquid_ode"
 _SHOWN = 3  # names listed of each kind of misfit

@@ -18,12 +18,11 @@ import torch
 
 import solvers
 from liquid_ode.data import DataError
-
-from .config import TrainConfig
-from .engine import train
-from .errors import CheckpointError, TrainingError
-from .files import RunDirectory
-from .presets import PRESETS
+from liquid_ode.training.config import TrainConfig
+from liquid_ode.training.engine import train
+from liquid_ode.training.errors import CheckpointError, TrainingError
+from liquid_ode.training.files import RunDirectory
+from liquid_ode.training.presets import PRESETS
 
 # Settings whose option has another name or form than --field-name VALUE.
 _PAIRS = {"model_options": "--model-option", "solver_options": "--solver-option"}

@@ -13,9 +13,8 @@ from typing import Any
 
 import solvers
 from liquid_ode.models import model_names, model_options
-
-from .precision import DEVICES, PRECISIONS
-from .presets import PRESETS
+from liquid_ode.training.precision import DEVICES, PRECISIONS
+from liquid_ode.training.presets import PRESETS
 
 SCHEDULES = ("cosine", "linear")
 PREDICTIONS = ("epsilon", "v", "x0")

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from liquid_ode.evaluation.atomic import write_atomically
-
-from .config import TrainConfig
-from .errors import CheckpointError, TrainingError
+from liquid_ode.training.config import TrainConfig
+from liquid_ode.training.errors import CheckpointError, TrainingError
 
 FORMAT_VERSION = 1
 

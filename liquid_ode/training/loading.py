@@ -10,12 +10,11 @@ import torch
 
 import solvers
 from liquid_ode.diffusion import GaussianDiffusion
-
-from .build import build_diffusion, build_model
-from .checkpoint import check_fit, read_tensors
-from .config import TrainConfig
-from .files import RunDirectory
-from .precision import resolve_device
+from liquid_ode.training.build import build_diffusion, build_model
+from liquid_ode.training.checkpoint import check_fit, read_tensors
+from liquid_ode.training.config import TrainConfig
+from liquid_ode.training.files import RunDirectory
+from liquid_ode.training.precision import resolve_device
 
 
 def load_config(run_dir: str | Path) -> TrainConfig:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import re
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 import torch
 
@@ -44,23 +41,9 @@ def resolve_precision(name: str, device: torch.device) -> str:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-    if device.type == "cpu":
-        return "bf16" if cpu_computes_bf16() else "no"
+    # On a CPU, models this small lose more to the casts between precisions than the products in
+    # bf16 gain, even with AMX: examples/benchmarks/train_speed.py measures it.
     return "no"
-
-
-@functools.cache
-def cpu_computes_bf16() -> bool:
-    """Whether the CPU multiplies bf16 in hardware; elsewhere torch emulates it, more slowly.
-
-    The capability that torch names (AVX2, AVX512, ...) does not tell, so the kernel's list of CPU
-    flags is read where there is one.
-    """
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return re.search(r"^flags\b.*\b(amx_bf16|avx512_bf16)\b", flags, re.MULTILINE) is not None
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

@@ -6,8 +6,8 @@ import dataclasses
 import shlex
 from typing import Any
 
-from .config import TrainConfig
-from .files import RunDirectory
+from liquid_ode.training.config import TrainConfig
+from liquid_ode.training.files import RunDirectory
 
 # Settings that change what is shown and kept, but not the weights.
 FREE = frozenset(

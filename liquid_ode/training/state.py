@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from .checkpoint import (
+from liquid_ode.training.checkpoint import (
     copy_into,
     load_optimizer,
     optimizer_tensors,
@@ -18,10 +18,10 @@ from .checkpoint import (
     under,
     write_tensors,
 )
-from .config import TrainConfig
-from .errors import CheckpointError
-from .files import RunDirectory
-from .progress import Progress
+from liquid_ode.training.config import TrainConfig
+from liquid_ode.training.errors import CheckpointError
+from liquid_ode.training.files import RunDirectory
+from liquid_ode.training.progress import Progress
 
 
 class RunState:

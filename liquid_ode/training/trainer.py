@@ -12,21 +12,20 @@ from torch import Tensor, nn
 from liquid_ode.data import ImageSet
 from liquid_ode.diffusion import DDIM
 from liquid_ode.evaluation import plot_metrics, save_grid
+from liquid_ode.training.batches import Batches
+from liquid_ode.training.build import build_diffusion, build_optimizer
+from liquid_ode.training.config import TrainConfig
+from liquid_ode.training.ema import averaged
+from liquid_ode.training.errors import Interrupted, TrainingError
+from liquid_ode.training.files import MetricsLog, RunDirectory
+from liquid_ode.training.interrupts import StopRequests
+from liquid_ode.training.progress import Interval, Progress
+from liquid_ode.training.reporting import Reporter, duration
+from liquid_ode.training.state import RunState
 from solvers import SolverError
 
-from .batches import Batches
-from .build import build_diffusion, build_optimizer
-from .config import TrainConfig
-from .ema import averaged
-from .errors import Interrupted, TrainingError
-from .files import MetricsLog, RunDirectory
-from .interrupts import StopRequests
-from .progress import Interval, Progress
-from .reporting import Reporter, duration
-from .state import RunState
-
 if TYPE_CHECKING:
-    from .environment import Accelerator
+    from liquid_ode.training.environment import Accelerator
 
 
 class _SamplingStopped(Exception):

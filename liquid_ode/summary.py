@@ -1,0 +1,49 @@
+"""Tables of what there is, made from the code: ``python -m liquid_ode.summary``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import solvers
+from liquid_ode.cells import LiquidCell
+from liquid_ode.models import create_model, model_names
+
+
+def models_table() -> str:
+    """The image models and their parameters, as Markdown."""
+    rows = []
+    for name in model_names():
+        model = create_model(name)
+        cells = [module for module in model.modules() if isinstance(module, LiquidCell)]
+        in_cells = sum(p.numel() for cell in cells for p in cell.parameters())
+        count = sum(p.numel() for p in model.parameters())
+        described = (type(model).__doc__ or "").partition("\n")[0]
+        rows.append((f"`{name}`", described, f"{count:,}", str(len(cells)), f"{in_cells:,}"))
+    return _markdown(("model", "what", "parameters", "liquid cells", "of it in cells"), rows)
+
+
+def solvers_table() -> str:
+    """The solvers by name, their order and their options, as Markdown."""
+    rows = []
+    for name in solvers.names():
+        solver = solvers.get(name)
+        described = (type(solver).__doc__ or "").partition("\n")[0]
+        if isinstance(solver, solvers.BudgetSolver):
+            order, stages = str(solver.method.order), str(solver.method.stages)
+            if isinstance(solver.step_size, solvers.GradientScaled):
+                described = "Explicit Euler, steps scaled by the gradient. **The default.**"
+        else:
+            order, stages = {"rk4": ("4", "4"), "dopri5": ("5", "6")}[name]
+            described = f"torchdiffeq's `{name}`, through the adapter."
+        options = ", ".join(f"{key}={value}" for key, value in solvers.options(name).items())
+        rows.append((f"`{name}`", described, order, stages, options))
+    return _markdown(("`--solver`", "what", "order", "evaluations a step", "options"), rows)
+
+
+def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    print(models_table(), solvers_table(), sep="\n\n")
