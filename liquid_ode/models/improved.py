@@ -34,7 +34,7 @@ class ImprovedLiquid(Denoiser):
         solver: Solver = Euler(),
         num_classes: int | None = None,
         channels: int = 64,
-        hidden: Sequence[int] = (16, 16, 48),
+        hidden: Sequence[int] = (16, 16, 40),
         steps: Sequence[int] = (3, 5, 7),
         grids: Sequence[int] = (4, 8),
         pooling: Sequence[str] = ("average", "average"),
