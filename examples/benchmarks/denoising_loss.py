@@ -53,6 +53,7 @@ def main() -> None:
     rows = []
     for path in options.run_dirs:
         config, diffusion = load_config(path), load_run(path)
+        diffusion.clip_sample = False  # the prediction as it is, not as a sampler mends it
         t = (share * config.diffusion_steps).long()
         error = losses(diffusion, images, t, noise)
         level = (share * LEVELS).long()

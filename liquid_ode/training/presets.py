@@ -16,6 +16,9 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
         "batch_size": 8,
         "epochs": 3,
     },
+    # The same model, trained better than the specification says: the v prediction does not amplify
+    # errors at high noise, and so small a model takes five times the learning rate.
+    "recommended": {"prediction": "v", "lr": 1e-3},
     # The two references of the same size, trained exactly as `improved` is.
     "inspired": {"model": "inspired"},
     "unet": {"model": "unet"},
