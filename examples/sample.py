@@ -91,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def sample(options: argparse.Namespace) -> None:
+    if options.n < 1:
+        raise ValueError(f"-n must be at least 1, not {options.n}")
     config = load_config(options.run_dir)
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device)
@@ -126,6 +128,7 @@ def choose_solver(config: TrainConfig, options: argparse.Namespace) -> solvers.S
     tolerances = {name: getattr(options, name) for name in TOLERANCES}
     changes = dict(options.solver_option)
     changes |= {name: value for name, value in tolerances.items() if value is not None}
+    config.refuse_steps(changes)
     if options.solver is not None:
         return solvers.get(options.solver, **changes)
     if changes:

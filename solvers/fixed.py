@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from solvers.fields import VectorField
-from solvers.integrate import all_finite, integrate
+from solvers.integrate import all_finite, finite_samples, integrate, under_transform
 from solvers.methods import Method, Relaxation, RungeKutta
-from solvers.solution import Solution
+from solvers.solution import NON_FINITE, SUCCESS, Solution
 from solvers.solver import Solver, check_problem, check_steps
 from solvers.step_size import GradientScaled, StepSizeRule, Uniform
 from solvers.tableau import EULER, HEUN, MIDPOINT
@@ -66,13 +66,17 @@ class BudgetSolver(Solver):
         solution = solve_taped(solve, self.method, field, y0) if times is None else None
         if solution is None:
             solution = solve(self.method, field, y0)
-        if torch.compiler.is_compiling() or all_finite(solution.y.detach()):
+        if under_transform() or all_finite(solution.y.detach()):
             return solution
+        if throw:
+            status = torch.where(finite_samples(solution.y), int(SUCCESS), int(NON_FINITE))
+            replace(solution, status=status.to(torch.int8)).throw()
         # Rare, so paid for only here: the same solve again, checked at every step.
         careful = integrate(
             self.method, self.step_size, self.steps, field, y0, span, times, freeze=True
         )
-        return careful.throw() if throw else careful
+        nfe = solution.stats.nfe + careful.stats.nfe
+        return replace(careful, stats=replace(careful.stats, nfe=nfe))
 
     def with_steps(self: Self, steps: int) -> Self:
         return replace(self, steps=steps)

@@ -14,6 +14,14 @@ from solvers.solution import NON_FINITE, SUCCESS, Solution, Stats
 from solvers.step_size import StepSizeRule
 
 
+def under_transform() -> bool:
+    """Whether a compiler or a function transform (vmap, jvp, ...) is tracing the solve."""
+    if torch.compiler.is_compiling():
+        return True
+    stack = getattr(torch._C._functorch, "peek_interpreter_stack", None)
+    return stack is None or stack() is not None
+
+
 def all_finite(y: Tensor) -> bool:
     """Whether no element is NaN or infinite, by one reduction in the usual case."""
     # A finite sum proves it; only a sum that is not (it may have overflowed) needs the full look.

@@ -129,4 +129,5 @@ class Relaxation:
         self, field: VectorField, t: Tensor, y: Tensor, dt: Increment, first: Tensor
     ) -> Tensor:
         z = torch.as_tensor(cast(SemilinearField, field).rate * dt, dtype=y.dtype, device=y.device)
-        return torch.lerp(y, first, self.weight(z).expand_as(y))
+        weight = self.weight(z).to(y.dtype)  # CUDA's autocast takes expm1 in float32
+        return torch.lerp(y, first, weight.expand_as(y))

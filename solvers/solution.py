@@ -64,8 +64,10 @@ class Solution:
         y: state at ``t1``, of the shape and dtype of ``y0``.
         ys: states at ``t_eval``, ``(len(t_eval), *y0.shape)``; None without ``t_eval``.
         stats: the work done.
-        status: one :class:`Status` a sample, int8 tensor ``(B,)``. A failed sample holds its
-            last finite state; the other samples are right.
+        status: one :class:`Status` a sample, int8 tensor ``(B,)``. A failed sample holds the
+            last finite state that is known (``y0`` with torchdiffeq); the states of the other
+            samples are right. A gradient to parameters that a failed sample shares may be NaN:
+            solve again without it.
     """
 
     y: Tensor

@@ -35,7 +35,9 @@ class Solver(ABC):
             y0: initial state ``(B, ...)``, floating point; the first axis is the batch.
             t_span: (t0, t1) with t0 < t1.
             t_eval: increasing times within the span at which to return the state as well.
-            throw: raise where a sample fails; False returns the statuses instead.
+            throw: raise where a sample fails; False returns the statuses instead. Under
+                torch.compile and function transforms such as vmap the solvers with a budget of
+                steps do not look for failures, since that depends on the data.
 
         Raises:
             SolverError: where samples fail and ``throw`` is set.

@@ -82,6 +82,10 @@ class GradientScaled:
     needs_derivative = True
 
     def __post_init__(self) -> None:
+        for name in ("sharpness", "relax", "cap"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+                raise ValueError(f"{name} must be a number, not {value!r}")
         if self.sharpness < 0:
             raise ValueError(f"sharpness must be at least 0, not {self.sharpness}")
         if not 0 <= self.relax < 1:
@@ -107,6 +111,6 @@ class GradientScaled:
         unit = math.prod(derivative.shape[1:]) ** -0.5 / steps_left
         left = steps_left - 1
         moved = norm.to(torch.promote_types(norm.dtype, torch.float32)) * remaining
-        fourth = moved.clamp_(max=self.cap / unit).square_().square_()  # a NaN stays one
-        phi = fourth.mul_(left * self.sharpness * unit**4).add_(1 + left * (1 - self.relax))
+        fourth = moved.clamp(max=self.cap / unit).square().square()  # a NaN stays one
+        phi = fourth * (left * self.sharpness * unit**4) + (1 + left * (1 - self.relax))
         return remaining / phi

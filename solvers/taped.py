@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from solvers.fields import PullbackField, SemilinearField, VectorField, check_like
+from solvers.integrate import under_transform
 from solvers.methods import Increment, Method, Relaxation, RungeKutta, axpy
 from solvers.solution import Solution
 from solvers.tableau import EULER
@@ -27,9 +28,12 @@ Solve = Callable[[Method, VectorField, Tensor], Solution]
 def solve_taped(solve: Solve, method: Method, field: VectorField, y0: Tensor) -> Solution | None:
     """The solution with a hand-written gradient, or None where this case needs autograd."""
     relaxation = _relaxation_of(method)
-    if relaxation is None or not isinstance(field, PullbackField) or not _plain_autograd():
+    if relaxation is None or not isinstance(field, PullbackField) or under_transform():
         return None
-    tensors = (y0, cast(Tensor, field.rate), *field.inputs)
+    rate = field.rate
+    if not isinstance(rate, Tensor) or rate.shape != y0.shape or rate.dtype != y0.dtype:
+        return None
+    tensors = (y0, rate, *field.inputs)
     if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
         return None
     tape = _Tape(relaxation)
@@ -51,14 +55,6 @@ def _relaxation_of(method: Method) -> Relaxation | None:
     if isinstance(method, Relaxation):
         return method
     return EXPLICIT_EULER if method == RungeKutta(EULER) else None
-
-
-def _plain_autograd() -> bool:
-    """Whether neither a compiler nor a function transform (vmap, jvp, ...) is at work."""
-    if torch.compiler.is_compiling():
-        return False
-    stack = getattr(torch._C._functorch, "peek_interpreter_stack", None)
-    return stack is not None and stack() is None
 
 
 class _Tape:
@@ -153,7 +149,7 @@ def _sweep(
         if ctx.explicit:
             pulled = scaled * rate
         else:
-            weight = ctx.method.weight(rate * dt)
+            weight = ctx.method.weight(rate * dt).to(rate.dtype)
             pulled = grad * weight
             scaled = scaled.mul_(ctx.method.weight_slope(weight))
         rate_grad.addcmul_(scaled, gap)

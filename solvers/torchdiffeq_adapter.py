@@ -123,7 +123,9 @@ class TorchDiffEq(Solver):
         ys = None if times is None else path[[knots.index(time) for time in times]]
         status = torch.full(y0.shape[:1], int(SUCCESS), dtype=torch.int8, device=y0.device)
         if not all_finite(y.detach()):
-            status = torch.where(finite_samples(y), status, int(NON_FINITE)).to(torch.int8)
+            healthy = finite_samples(y)
+            status = torch.where(healthy, status, int(NON_FINITE)).to(torch.int8)
+            y = torch.where(healthy.view(-1, *[1] * (y.ndim - 1)), y, y0)
         solution = Solution(y, ys, self._stats(counted), status)
         return solution.throw() if throw else solution
 

@@ -117,3 +117,27 @@ def test_weights_of_another_model_are_refused(
     assert "does not fit model 'improved'" in capsys.readouterr().err
     assert script.main([str(tmp_path), "--weights", "model"]) == 2
     assert "there is no file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-n", "-1"], "-n must be at least 1"),
+        (["--solver-option", "steps=3"], "use --solver-steps"),
+        (["--solver", "dopri5", "--solver-option", "max_steps=1"], "largest number of steps"),
+        (["-o", "FOLDER"], "FOLDER"),
+    ],
+)
+def test_what_cannot_be_sampled_is_one_line(
+    script: ModuleType,
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    words = [word.replace("FOLDER", str(tmp_path)) for word in arguments]
+    assert script.main([str(run), "-n", "2", "--steps", "2", "--device", "cpu", *words]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert message.replace("FOLDER", str(tmp_path)) in err

@@ -104,6 +104,9 @@ def test_a_run_by_the_command_line(
     [
         (["--solver", "eular"], "unknown solver 'eular'; choose one of euler"),
         (["--solver-option", "colour=red"], "takes no option 'colour'"),
+        (["--solver-option", "sharpness=abc"], "sharpness must be a number, not 'abc'"),
+        (["--solver-option", "steps=9"], "use --solver-steps"),
+        (["--model-option", "channels=-64", "--data", "folder:IMAGES"], "channels must be a mul"),
         (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
         (["--data", "folder:/no/such/folder"], "/no/such/folder"),
         (["--data", "imagenet"], "data must be 'cifar10' or 'folder:PATH'"),
@@ -139,6 +142,7 @@ def test_an_error_is_one_line_and_status_2(
         (["--solver-option", "steps"], "expected KEY=VALUE, got 'steps'"),
         (["--solver-steps", "1", "2"], "takes one number or three, got 2"),
         (["--preset", "unet", "--resume", "x"], "exclude each other"),
+        (["--output", "x", "--resume", "y"], "exclude each other"),
         (["--epoch", "3"], "unrecognized arguments: --epoch"),
     ],
 )

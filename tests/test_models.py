@@ -110,6 +110,11 @@ def test_options_are_plain_data(name: str) -> None:
 
 
 def test_bad_options() -> None:
+    for name, option in (("improved", "inner"), ("inspired", "blocks"), ("unet", "conditioning")):
+        with pytest.raises(ValueError, match=rf"{option} must be a"):
+            create_model(name, **{option: -1})
+    with pytest.raises(ValueError, match="at least 4 pixels a side, not 2x2"):
+        create_model("unet")(torch.zeros(1, 3, 2, 2), torch.zeros(1))
     with pytest.raises(ValueError, match="unknown model 'resnet'; choose one of improved"):
         create_model("resnet")
     with pytest.raises(ValueError, match="takes no option 'chanels'; it takes channels=64"):

@@ -77,3 +77,37 @@ def test_gradients_of_general_methods(name: str) -> None:
         return solvers.get(name).solve(lambda t, y: torch.tanh(y @ weight) * torch.cos(t), y0).y
 
     assert torch.autograd.gradcheck(solve, (weight, y0))
+
+
+@pytest.mark.parametrize("solver", [*TAPED, Euler(steps=4)], ids=repr)
+def test_vmap_and_per_sample_gradients(solver: solvers.Solver) -> None:
+    recurrent, drive, rate, h0 = (tensor.detach() for tensor in liquid_tensors())
+
+    def final(state: Tensor) -> Tensor:
+        return solver.solve(LiquidField(recurrent, drive, rate), state).y
+
+    states = torch.stack([h0, 2 * h0])
+    expected = torch.stack([final(h0), final(2 * h0)])
+    torch.testing.assert_close(torch.func.vmap(final)(states), expected)
+
+    def energy(state: Tensor) -> Tensor:
+        return final(state).square().sum()
+
+    grads = torch.func.vmap(torch.func.grad(energy))(states)
+    (single,) = torch.autograd.grad(energy(h0.requires_grad_()), h0)
+    torch.testing.assert_close(grads[0], single)
+
+
+def test_a_pullback_field_with_a_number_for_its_rate_goes_by_autograd() -> None:
+    recurrent, drive, _, h0 = liquid_tensors()
+
+    class Fixed(LiquidField):
+        @property
+        def rate(self) -> float:
+            return 2.0
+
+    field = Fixed(recurrent, drive, torch.full_like(drive, 2.0))
+    y = Euler(steps=3).solve(field, h0).y
+    expected = Euler(steps=3).solve(LiquidField(recurrent, drive, field._rate), h0).y
+    torch.testing.assert_close(y, expected)
+    assert torch.autograd.grad(y.sum(), recurrent)[0].any()

@@ -128,6 +128,12 @@ def test_a_failed_sample_keeps_its_last_finite_state() -> None:
     torch.testing.assert_close(solution.y[1], torch.tensor([0.8]))
 
 
+def test_torchdiffeq_gives_back_y0_of_a_failed_sample() -> None:
+    solution = TorchDiffEq("rk4").solve(explode_second, torch.ones(3, 1), throw=False)
+    assert solution.status.tolist() == [SUCCESS, NON_FINITE, SUCCESS]
+    assert solution.y[1] == 1.0
+
+
 def test_large_finite_states_are_no_failure() -> None:
     y0 = torch.full((2, 64), 3e38)  # their sum overflows
     assert solvers.get("heun").solve(lambda t, y: 0 * y, y0).status.tolist() == [SUCCESS] * 2

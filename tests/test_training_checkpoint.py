@@ -74,6 +74,25 @@ def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
         read_tensors(path, "weights")
 
 
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.99])
+def test_a_single_changed_byte_is_noticed(tmp_path: Path, place: float) -> None:
+    path = tmp_path / "w"
+    save_weights(path, net(), {"name": "net"})
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"damaged|not a whole safetensors file|not one of"):
+        read_tensors(path, "weights")
+
+
+def test_a_changed_header_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "w"
+    write_tensors(path, "checkpoint", {"a": torch.ones(2)}, {"progress": {"step": 12}})
+    path.write_bytes(path.read_bytes().replace(b"12", b"13", 1))
+    with pytest.raises(CheckpointError, match="is damaged: what it holds does not have the check"):
+        read_tensors(path, "checkpoint")
+
+
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "w"
     with pytest.raises(CheckpointError, match="there is no file"):

@@ -456,3 +456,24 @@ def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"format_version": 1, "config": {"colour": 1}}')
     with pytest.raises(CheckpointError, match="unknown training settings: 'colour'"):
         load_run(tmp_path)
+
+
+def test_a_checkpoint_or_weights_of_another_run_are_refused(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    first = train(to(config, tmp_path / "a", prediction="v", max_steps=2), reporter=Reporter())
+    second = train(to(config, tmp_path / "b", max_steps=3), reporter=Reporter())
+    for name in ("checkpoint.safetensors", "ema.safetensors"):
+        (second / name).write_bytes((first / name).read_bytes())
+    with pytest.raises(CheckpointError, match=r"prediction \(expected 'epsilon', found 'v'\)"):
+        train(resume=second, reporter=Reporter())
+    with pytest.raises(CheckpointError, match=r"prediction \(expected 'epsilon', found 'v'\)"):
+        load_run(second)
+    third = train(to(config, tmp_path / "c", max_steps=2, lr=0.1), reporter=Reporter())
+    (third / "checkpoint.safetensors").write_bytes(
+        train(to(config, tmp_path / "d", max_steps=2), reporter=Reporter())
+        .joinpath("checkpoint.safetensors")
+        .read_bytes()
+    )
+    with pytest.raises(CheckpointError, match=r"made with lr 0.0002 in place of 0.1"):
+        train(resume=third, reporter=Reporter())

@@ -208,7 +208,9 @@ class LiquidCell(nn.Module):
         if self.recurrent_mask is not None:
             recurrent = recurrent * self.recurrent_mask
         drive = F.linear(x, weight, self.inputs.bias)  # (B, H)
-        return LiquidField(recurrent, drive, self.time_constant(x).reciprocal())
+        # CUDA's autocast takes reciprocals in float32; the field is in the dtype of its drive.
+        rate = self.time_constant(x).reciprocal().to(drive.dtype)
+        return LiquidField(recurrent, drive, rate)
 
     def forward(
         self, x: Tensor, h0: Tensor | None = None, *, duration: float | Tensor = 1.0

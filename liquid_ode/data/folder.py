@@ -74,8 +74,16 @@ def _image_files(folder: Path) -> list[Path]:
         ) from error
 
     files = []
-    for parent, children, names in os.walk(folder, onerror=refuse):
+    entered = set()
+    for parent, children, names in os.walk(folder, onerror=refuse, followlinks=True):
         children[:] = [child for child in children if not child.startswith(".")]
+        place = os.path.realpath(parent)
+        if place in entered:
+            raise DataError(
+                f"The folder {parent} is a link to {place}, which is read already: its images "
+                "would count twice. Remove the link."
+            )
+        entered.add(place)
         files += [
             (Path(parent) / name).relative_to(folder)
             for name in names

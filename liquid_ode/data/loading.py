@@ -16,6 +16,7 @@ def load_images(
     *,
     split: Literal["train", "test"] = "train",
     image_size: int = 32,
+    limit: int | None = None,
 ) -> ImageSet:
     """The images that ``spec`` names: ``"cifar10"`` or ``"folder:PATH"``.
 
@@ -24,6 +25,8 @@ def load_images(
         root: the data cache (``--data-root``), see :func:`load_cifar10`; unused by a folder.
         split: a folder has no split of its own, so it can only be ``"train"``.
         image_size: height and width, pixels; 32 for CIFAR-10.
+        limit: read only the first so many images of a folder; CIFAR-10 is always read whole,
+            since it is checked as a whole.
 
     Raises:
         DataError: the spec is unknown, or does not offer the split or the size, or its images
@@ -44,7 +47,7 @@ def load_images(
                 f"{spec!r} has no {split} split: a folder is one set. Keep held-out images in a "
                 "second folder and name that."
             )
-        return load_folder(path, image_size=image_size)
+        return load_folder(path, image_size=image_size, limit=limit)
     raise DataError(
         f"Unknown data {spec!r}. The forms are: 'cifar10' (fetched, or taken from the data "
         "cache) and 'folder:PATH' (every image file below PATH)."

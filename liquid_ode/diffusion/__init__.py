@@ -10,7 +10,7 @@ from liquid_ode.diffusion.probability_flow import (
     NoisePath,
     ProbabilityFlow,
 )
-from liquid_ode.diffusion.sampling import Progress, Sampler
+from liquid_ode.diffusion.sampling import Progress, Sampler, SamplingError
 from liquid_ode.diffusion.schedules import CosineSchedule, LinearSchedule, Schedule
 from liquid_ode.diffusion.weightings import (
     BatchNormalisedMinSNR,
@@ -37,6 +37,7 @@ __all__ = [
     "Progress",
     "Sample",
     "Sampler",
+    "SamplingError",
     "Schedule",
     "SeededNoise",
     "UniformWeighting",

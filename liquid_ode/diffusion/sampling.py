@@ -106,7 +106,7 @@ class Sampler(ABC):
 
         Raises:
             ValueError: where an argument is not as described.
-            RuntimeError: where the model gives NaN or infinity.
+            SamplingError: where the model gives NaN or infinity.
         """
         check_count("n", n)
         if batch_size is not None:
@@ -134,11 +134,15 @@ class Sampler(ABC):
                 images.append(self._sample_batch(denoise, x, noise))
         result = torch.cat(images)  # (n, C, H, W)
         if not bool(torch.isfinite(result).all()):
-            raise RuntimeError(
+            raise SamplingError(
                 "the sampled images hold NaN or infinity: look for NaN in the model's weights, "
                 "or set clip_sample=True on the diffusion"
             )
         return result
+
+
+class SamplingError(RuntimeError):
+    """The images came out as no images: NaN or infinite."""
 
 
 @contextmanager

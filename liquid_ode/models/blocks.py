@@ -7,6 +7,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def check_width(name: str, value: object, *, multiple: int = 1) -> int:
+    """Return a valid width.
+
+    Raises:
+        ValueError: where it is no positive whole number, or no multiple of the one asked for.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1 or value % multiple:
+        kind = "a whole number of at least 1" if multiple == 1 else f"a multiple of {multiple}"
+        raise ValueError(f"{name} must be {kind}, not {value!r}")
+    return value
+
+
 class ConditionedNorm(nn.Module):
     """GroupNorm, then a scale and shift out of the conditioning vector (FiLM).
 
@@ -35,6 +47,7 @@ class ResidualBlock(nn.Module):
         self, channels: int, conditioning: int, *, inner: int, out_channels: int | None = None
     ) -> None:
         super().__init__()
+        check_width("inner", inner, multiple=8)  # GroupNorm(8)
         out_channels = out_channels or channels
         self.norm1 = ConditionedNorm(channels, conditioning)
         self.conv1 = nn.Conv2d(channels, inner, 3, padding=1)

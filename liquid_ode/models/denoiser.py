@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from liquid_ode.models.blocks import check_width
 from liquid_ode.models.embedding import Conditioning
 
 
@@ -26,8 +27,9 @@ class Denoiser(nn.Module):
         self, *, channels: int, conditioning: int, num_classes: int | None, patch: int = 1
     ) -> None:
         super().__init__()
-        if not isinstance(patch, int) or patch < 1:
-            raise ValueError(f"patch must be a whole number of at least 1, not {patch!r}")
+        check_width("channels", channels, multiple=8)  # GroupNorm(8)
+        check_width("conditioning", conditioning)
+        check_width("patch", patch)
         if channels % patch**2:
             raise ValueError(f"channels must be a multiple of patch^2 = {patch**2}, not {channels}")
         if num_classes is not None and num_classes < 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from liquid_ode.models.blocks import ConditionedNorm
+from liquid_ode.models.blocks import ConditionedNorm, check_width
 from liquid_ode.models.denoiser import Denoiser
 from solvers import Solver
 
@@ -19,6 +19,7 @@ class GatedBlock(nn.Module):
 
     def __init__(self, channels: int, conditioning: int, *, inner: int) -> None:
         super().__init__()
+        check_width("inner", inner)
         self.norm = ConditionedNorm(channels, conditioning)
         self.target = nn.Sequential(
             nn.Conv2d(channels, inner, 3, padding=1),
@@ -55,6 +56,7 @@ class InspiredConv(Denoiser):
         conditioning: int = 28,
     ) -> None:
         super().__init__(channels=channels, conditioning=conditioning, num_classes=num_classes)
+        check_width("blocks", blocks)
         self.blocks = nn.ModuleList(
             GatedBlock(channels, conditioning, inner=inner) for _ in range(blocks)
         )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from liquid_ode.models.blocks import check_width
 from liquid_ode.models.denoiser import Denoiser
 from liquid_ode.models.multiscale import LiquidBlock, three_scales
 from solvers import Euler, Solver
@@ -40,6 +41,7 @@ class OriginalLiquid(Denoiser):
         conditioning: int = 32,
     ) -> None:
         super().__init__(channels=channels, conditioning=conditioning, num_classes=num_classes)
+        check_width("blocks", blocks)
         scales = three_scales(hidden, steps, grids, pooling)
         self.blocks = nn.ModuleList(
             LiquidBlock(channels, conditioning, scales, solver, neighbours=False)

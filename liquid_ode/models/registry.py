@@ -46,7 +46,8 @@ def create_model(
 
     Args:
         name: one of :func:`model_names`.
-        solver: drives the liquid cells; the convolutional models have none.
+        solver: drives the liquid cells, with the number of steps of each scale (the option
+            ``steps``) in place of its own; the convolutional models have no cells.
         num_classes: number of classes; None for an unconditional model.
         overrides: options of that model, see :func:`model_options`.
 

@@ -48,6 +48,12 @@ class UNet(Denoiser):
         )
 
     def features(self, x: Tensor, condition: Tensor) -> Tensor:
+        smallest = 2 ** (len(self.down) - 1)
+        if min(x.shape[-2:]) < smallest:
+            raise ValueError(
+                f"a U-Net of {len(self.down)} levels needs images of at least {smallest} pixels a "
+                f"side, not {x.shape[-2]}x{x.shape[-1]}"
+            )
         skips = []
         for level, block in enumerate(self.down):
             if level:

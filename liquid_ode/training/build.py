@@ -44,6 +44,18 @@ def build_model(
         ) from error
 
 
+def describe_model(config: TrainConfig, num_classes: int | None) -> dict[str, Any]:
+    """What a file of weights says of its model: all that must agree for them to mean the same."""
+    return {
+        "name": config.model,
+        "options": {k: v for k, v in config.model_options.items() if k != "steps"},
+        "num_classes": num_classes,
+        "schedule": config.schedule,
+        "diffusion_steps": config.diffusion_steps,
+        "prediction": config.prediction,
+    }
+
+
 def build_diffusion(config: TrainConfig, model: nn.Module) -> GaussianDiffusion:
     """The diffusion of ``config`` around ``model``, on the model's device."""
     schedules = {"cosine": CosineSchedule, "linear": LinearSchedule}

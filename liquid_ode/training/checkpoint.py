@@ -7,6 +7,7 @@ order, and equal runs are to give equal bytes.)
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -36,8 +37,19 @@ def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], header: 
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    text = json.dumps({"kind": kind, "format_version": FORMAT_VERSION, **header}, sort_keys=True)
-    save_bytes(path, save(plain, metadata={_KEY: text}))
+    described = {"kind": kind, "format_version": FORMAT_VERSION, **header}
+    described["digest"] = _digest(described, plain)
+    save_bytes(path, save(plain, metadata={_KEY: json.dumps(described, sort_keys=True)}))
+
+
+def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """A checksum of the header and of every tensor: safetensors has none of its own."""
+    found = hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -73,6 +85,12 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
             f"{path}: expected {kind}, format version {FORMAT_VERSION}; found {found}, "
             f"version {version}"
         )
+    expected = header.pop("digest", None)
+    if _digest(header, tensors) != expected:
+        raise CheckpointError(
+            f"{path} is damaged: what it holds does not have the checksum that it was saved with. "
+            "Take another copy of it"
+        )
     return tensors, header
 
 
@@ -96,6 +114,18 @@ def check_fit(
             if names
         ]
         raise CheckpointError(f"{what} does not fit {whose}: {'; '.join(parts)}")
+
+
+def check_description(found: Any, expected: Mapping[str, Any], what: str, whose: str) -> None:
+    """Raise CheckpointError where a file was saved for another model than the expected one."""
+    found = found if isinstance(found, dict) else {}
+    misfits = [
+        f"{name} (expected {value!r}, found {found.get(name)!r})"
+        for name, value in expected.items()
+        if found.get(name) != value
+    ]
+    if misfits:
+        raise CheckpointError(f"{what} does not fit {whose}: {'; '.join(misfits)}")
 
 
 def copy_into(module: nn.Module, found: Mapping[str, Tensor], what: str, whose: str) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
+import logging
 import os
 import shlex
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import torch
 
 import solvers
 from liquid_ode.data import DataError
+from liquid_ode.diffusion import SamplingError
 from liquid_ode.training.config import TrainConfig
 from liquid_ode.training.engine import train
 from liquid_ode.training.errors import CheckpointError, TrainingError
@@ -38,14 +41,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_reporting_errors(command: Callable[[], None]) -> int:
     """Run ``command``; what a user can put right becomes one line on stderr and status 2."""
     try:
-        command()
-    except (ValueError, DataError, CheckpointError, TrainingError) as error:
+        with _messages_shown():
+            command()
+    except (
+        ValueError,
+        OSError,
+        DataError,
+        CheckpointError,
+        TrainingError,
+        SamplingError,
+        solvers.SolverError,
+    ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # before the first step, where there is nothing to save
         print("stopped", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def _messages_shown() -> Iterator[None]:
+    """Let the library's own messages, such as that data is being fetched, reach the terminal."""
+    logger, handler = logging.getLogger("liquid_ode"), logging.StreamHandler(sys.stdout)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _train(arguments: Sequence[str] | None) -> None:
@@ -84,6 +110,8 @@ def parse(arguments: Sequence[str] | None) -> dict[str, Any]:
     given = vars(parser.parse_args(arguments))
     if "preset" in given and "resume" in given:
         parser.error("--preset and --resume exclude each other: the run has its settings")
+    if "output" in given and "resume" in given:
+        parser.error("--output and --resume exclude each other: a run goes on where it is")
     base = TrainConfig.from_preset(preset) if "resume" not in given else None
     for field in _PAIRS:
         pairs = dict(given.pop(field, []))

@@ -149,6 +149,7 @@ class TrainConfig:
                 f"it takes {', '.join(model_options(self.model))}"
             )
         solvers.get(self.solver, **self.solver_options)  # a bad name or option raises ValueError
+        self.refuse_steps(self.solver_options)
 
     @classmethod
     def from_preset(cls, name: str, **settings: Any) -> TrainConfig:
@@ -197,6 +198,15 @@ class TrainConfig:
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2)
+
+    def refuse_steps(self, solver_options: typing.Mapping[str, Any]) -> None:
+        """Raise ValueError where ``steps`` is among a solver's options: each scale has its own."""
+        if self.has_cells and "steps" in solver_options:
+            raise ValueError(
+                f"model {self.model!r} gives each of its scales a number of solver steps, so the "
+                "solver's own would have no effect: use --solver-steps (the model option 'steps') "
+                "instead of the solver option 'steps'"
+            )
 
     @property
     def run_name(self) -> str:

@@ -15,7 +15,7 @@ from torch import nn
 
 import liquid_ode
 from liquid_ode.data import ImageSet, load_images
-from liquid_ode.training.build import build_model, describe_data, limited
+from liquid_ode.training.build import build_model, describe_data, describe_model, limited
 from liquid_ode.training.config import TrainConfig
 from liquid_ode.training.environment import accelerator, reproducible
 from liquid_ode.training.files import RunDirectory
@@ -75,7 +75,12 @@ def train(
             run.refuse_existing()
         with engine.main_process_first():  # one process fetches the data, the others find it
             data = limited(
-                load_images(config.data, config.data_root, image_size=config.image_size),
+                load_images(
+                    config.data,
+                    config.data_root,
+                    image_size=config.image_size,
+                    limit=config.limit,
+                ),
                 config.limit,
             )
         torch.manual_seed(config.seed)  # the model's, whatever loading the data has drawn
@@ -89,18 +94,13 @@ def train(
             model=model,
             data=data,
             accelerator=engine,
-            description={
-                "name": config.model,
-                "options": config.model_options,
-                "solver": config.solver,
-                "num_classes": num_classes,
-            },
+            description=describe_model(config, num_classes),
             reporter=told,
         )
         if saved is not None:
             check_facts(saved, facts, run)
             trainer.restore()
-        elif engine.is_main_process:
+        if engine.is_main_process:
             run.write_record(config, facts)
         stack.callback(told.close)
         _run(trainer, summary(config, trainer, data, facts), resumed=saved is not None)

@@ -81,6 +81,8 @@ class RunDirectory:
         """
         try:
             text = self.config.read_text()
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{self.config} is broken or not a run's record") from error
         except OSError as error:
             raise CheckpointError(
                 f"{self.path} is not a run directory: its config.json could not be read "
@@ -96,7 +98,11 @@ class RunDirectory:
                 f"{self.config} has format version {version!r}; this library reads {FORMAT_VERSION}"
             )
         try:
-            return TrainConfig.from_dict(settings), record
+            config = TrainConfig.from_dict(settings)
+            _ = record["data"]["num_classes"], record["processes"]  # what else is relied on
+            return config, record
+        except KeyError as error:
+            raise CheckpointError(f"{self.config} is broken: it lacks {error}") from error
         except (ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{self.config}: {error}") from error
 

@@ -10,8 +10,8 @@ import torch
 
 import solvers
 from liquid_ode.diffusion import GaussianDiffusion
-from liquid_ode.training.build import build_diffusion, build_model
-from liquid_ode.training.checkpoint import check_fit, read_tensors
+from liquid_ode.training.build import build_diffusion, build_model, describe_model
+from liquid_ode.training.checkpoint import check_description, check_fit, read_tensors
 from liquid_ode.training.config import TrainConfig
 from liquid_ode.training.files import RunDirectory
 from liquid_ode.training.precision import resolve_device
@@ -38,7 +38,8 @@ def load_run(
 
     Args:
         run_dir: the run directory.
-        solver: drives the cells in place of the run's own: a solver, or the name of one.
+        solver: drives the cells in place of the run's own: a solver, or the name of one. Its
+            number of steps is that of each scale: see ``solver_steps``.
         solver_steps: solver steps of the model's liquid processors in place of the run's own.
         weights: "ema", the average of the weights, or "model", the weights of the last step.
         device: where to put it; the best there is if None.
@@ -58,14 +59,16 @@ def load_run(
     model = build_model(config, num_classes, chosen)
 
     path = run.weights(weights)
-    tensors, _ = read_tensors(path, "weights")
+    tensors, header = read_tensors(path, "weights")
+    whose = f"model {config.model!r} of {run.config}"
+    check_description(header.get("model"), describe_model(config, num_classes), str(path), whose)
     state = model.state_dict()
     if chosen is not None:
         # A solver may have coefficients of its own: those of the run's solver do not fit another,
         # and those of the given one are to stay as they are.
         state = {name: value for name, value in state.items() if not _of_solver(name)}
         tensors = {name: value for name, value in tensors.items() if not _of_solver(name)}
-    check_fit(state, tensors, str(path), f"model {config.model!r} of {run.config}")
+    check_fit(state, tensors, str(path), whose)
     with torch.no_grad():
         for name, value in state.items():
             value.copy_(tensors[name])

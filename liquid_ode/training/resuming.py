@@ -7,6 +7,7 @@ import shlex
 from typing import Any
 
 from liquid_ode.training.config import TrainConfig
+from liquid_ode.training.errors import CheckpointError
 from liquid_ode.training.files import RunDirectory
 
 # Settings that change what is shown and kept, but not the weights.
@@ -39,6 +40,19 @@ def merge(saved: TrainConfig, given: TrainConfig, run: RunDirectory) -> TrainCon
             "the whole run). Start a new run in another --output for that"
         )
     return given
+
+
+def check_settings(found: Any, config: TrainConfig, what: str) -> None:
+    """Raise CheckpointError where a checkpoint was made with settings that are not the run's."""
+    settings = config.to_dict()
+    found = found if isinstance(found, dict) else {}
+    misfits = [
+        f"{name} {found.get(name)!r} in place of {value!r}"
+        for name, value in settings.items()
+        if name not in FREE and found.get(name) != value
+    ]
+    if misfits:
+        raise CheckpointError(f"{what} is not of this run: it was made with {', '.join(misfits)}")
 
 
 def check_facts(saved: dict[str, Any], now: dict[str, Any], run: RunDirectory) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from liquid_ode.training.checkpoint import (
+    check_description,
     copy_into,
     load_optimizer,
     optimizer_tensors,
@@ -22,6 +23,7 @@ from liquid_ode.training.config import TrainConfig
 from liquid_ode.training.errors import CheckpointError
 from liquid_ode.training.files import RunDirectory
 from liquid_ode.training.progress import Progress
+from liquid_ode.training.resuming import check_settings
 
 
 class RunState:
@@ -79,6 +81,8 @@ class RunState:
         """
         tensors, header = read_tensors(run.checkpoint, "checkpoint")
         what, whose = str(run.checkpoint), f"model {config.model!r} of {run.config}"
+        check_description(header.get("model"), self.description, what, whose)
+        check_settings(header.get("config"), config, what)
         copy_into(self.model, part(tensors, "model"), what, whose)
         copy_into(self.ema, part(tensors, "ema"), what, whose)
         load_optimizer(self.optimizer, self.model, part(tensors, "optimizer"))
