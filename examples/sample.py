@@ -70,7 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     out = parser.add_argument_group("output and speed")
     out.add_argument(
         "-o", "--output", type=Path, metavar="PNG",
-        help="the grid of images (default: RUN_DIR/samples.png)",
+        help="the grid of images (default: RUN_DIR/samples.png, with the solver's name if given)",
     )  # fmt: skip
     out.add_argument("--separate", type=Path, metavar="DIR", help="also write each image there")
     out.add_argument(
@@ -115,7 +115,9 @@ def sample(options: argparse.Namespace) -> None:
     seconds = time.perf_counter() - began
     print(f"{options.n} images in {seconds:.1f} s ({options.n / seconds:.1f} images/s)")
 
-    output = options.output or options.run_dir / "samples.png"
+    # A name of its own for each solver, so that they can be compared.
+    name = "samples" if options.solver is None else f"samples-{options.solver.replace(':', '-')}"
+    output = options.output or options.run_dir / f"{name}.png"
     print(f"grid     {save_grid(images, output, math.ceil(math.sqrt(options.n)))}")
     if options.separate is not None:
         for index, image in enumerate(images):
