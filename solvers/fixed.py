@@ -10,9 +10,15 @@ import torch
 from torch import Tensor
 
 from solvers.fields import VectorField
-from solvers.integrate import all_finite, finite_samples, integrate, under_transform
+from solvers.integrate import (
+    all_finite,
+    finite_samples,
+    finite_status,
+    integrate,
+    under_transform,
+)
 from solvers.methods import Method, Relaxation, RungeKutta
-from solvers.solution import NON_FINITE, SUCCESS, Solution
+from solvers.solution import Solution
 from solvers.solver import Solver, check_problem, check_steps
 from solvers.step_size import GradientScaled, StepSizeRule, Uniform
 from solvers.tableau import EULER, HEUN, MIDPOINT
@@ -69,8 +75,7 @@ class BudgetSolver(Solver):
         if under_transform() or all_finite(solution.y.detach()):
             return solution
         if throw:
-            status = torch.where(finite_samples(solution.y), int(SUCCESS), int(NON_FINITE))
-            replace(solution, status=status.to(torch.int8)).throw()
+            replace(solution, status=finite_status(finite_samples(solution.y))).throw()
         # Rare, so paid for only here: the same solve again, checked at every step.
         careful = integrate(
             self.method, self.step_size, self.steps, field, y0, span, times, freeze=True

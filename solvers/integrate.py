@@ -34,6 +34,16 @@ def finite_samples(y: Tensor) -> Tensor:
     return torch.isfinite(y).flatten(1).all(1) if y.ndim > 1 else torch.isfinite(y)
 
 
+def finite_status(healthy: Tensor) -> Tensor:
+    """SUCCESS where a sample is healthy, NON_FINITE elsewhere: int8 ``(B,)``."""
+    return torch.where(healthy, int(SUCCESS), int(NON_FINITE)).to(torch.int8)
+
+
+def keep_healthy(healthy: Tensor, y: Tensor, fallback: Tensor) -> Tensor:
+    """``y`` of the healthy samples, ``fallback`` of the others."""
+    return torch.where(healthy.view(-1, *[1] * (y.ndim - 1)), y, fallback)
+
+
 def integrate(
     method: Method,
     rule: StepSizeRule,
@@ -71,7 +81,7 @@ def integrate(
             knots.append(Step(time, y, method.derivative(field, y, first)))
         if freeze:
             healthy = healthy & finite_samples(y1)
-            y1 = torch.where(healthy.view(-1, *[1] * (y.ndim - 1)), y1, y)
+            y1 = keep_healthy(healthy, y1, y)
         # Less the increment as applied: a bfloat16 one is rounded, and the rest makes up for it.
         remaining = remaining - dt
         y = y1
@@ -85,8 +95,7 @@ def integrate(
             nfe += 1
         knots.append(Step(end, y, slope))
         ys = interpolate(knots, t_eval, order=method.order)
-    status = torch.where(healthy, int(SUCCESS), int(NON_FINITE)).to(torch.int8)
-    return Solution(y, ys, Stats(nfe=nfe, accepted=steps), status)
+    return Solution(y, ys, Stats(nfe=nfe, accepted=steps), finite_status(healthy))
 
 
 def _time(t1: float, remaining: Increment, y: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from solvers.fields import VectorField, check_like
-from solvers.integrate import all_finite, finite_samples
+from solvers.integrate import all_finite, finite_samples, finite_status, keep_healthy
 from solvers.solution import (
     MAX_STEPS,
     NON_FINITE,
@@ -124,8 +124,7 @@ class TorchDiffEq(Solver):
         status = torch.full(y0.shape[:1], int(SUCCESS), dtype=torch.int8, device=y0.device)
         if not all_finite(y.detach()):
             healthy = finite_samples(y)
-            status = torch.where(healthy, status, int(NON_FINITE)).to(torch.int8)
-            y = torch.where(healthy.view(-1, *[1] * (y.ndim - 1)), y, y0)
+            status, y = finite_status(healthy), keep_healthy(healthy, y, y0)
         solution = Solution(y, ys, self._stats(counted), status)
         return solution.throw() if throw else solution
 

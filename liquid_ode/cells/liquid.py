@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from liquid_ode.cells.wiring import Wiring
+from liquid_ode.cells.wiring import Wiring, check_count
 from solvers import Euler, PullbackField, Solver, TargetPullback
 
 TAU_MIN = 0.1
@@ -154,8 +154,7 @@ class LiquidCell(nn.Module):
         input_size: int, hidden_size: int, solver: Solver, wiring: Wiring | None, tau_init: float
     ) -> None:
         for name, value in (("input_size", input_size), ("hidden_size", hidden_size)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+            check_count(name, value)
         if not isinstance(solver, Solver):
             raise ValueError(
                 "solver must be a solver, such as solvers.Euler(steps=5) or "

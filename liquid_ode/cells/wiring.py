@@ -66,7 +66,7 @@ class Wiring:
     @classmethod
     def full(cls, units: int) -> Wiring:
         """Every neuron drives every neuron."""
-        return cls(torch.ones(_count("units", units), units, dtype=torch.bool), kind="full")
+        return cls(torch.ones(check_count("units", units), units, dtype=torch.bool), kind="full")
 
     @classmethod
     def from_mask(cls, recurrent: Tensor, inputs: Tensor | None = None) -> Wiring:
@@ -82,7 +82,7 @@ class Wiring:
         """
         if not 0 <= sparsity < 1:
             raise ValueError(f"sparsity must lie in [0, 1), not {sparsity}")
-        total = _count("units", units) ** 2
+        total = check_count("units", units) ** 2
         kept = max(1, round((1 - sparsity) * total))
         order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
         mask = torch.zeros(total, dtype=torch.bool)
@@ -125,11 +125,11 @@ class Wiring:
         for name, (value, limit) in limits.items():
             if not 0 <= value <= limit:
                 raise ValueError(f"{name} must lie in 0..{limit}, not {value}")
-        units = sum(_count(*item) for item in (("motor", motor), ("command", command)))
-        units += _count("inter", inter)
+        units = sum(check_count(*item) for item in (("motor", motor), ("command", command)))
+        units += check_count("inter", inter)
         generator = torch.Generator().manual_seed(seed)
         recurrent = torch.zeros(units, units, dtype=torch.bool)
-        sensory = torch.zeros(units, _count("input_size", input_size), dtype=torch.bool)
+        sensory = torch.zeros(units, check_count("input_size", input_size), dtype=torch.bool)
         command_at, inter_at = motor, motor + command
 
         for source in range(input_size):
@@ -157,7 +157,8 @@ def _drive_the_idle(
         block[row, torch.randint(block.shape[1], (), generator=generator)] = True
 
 
-def _count(name: str, value: int) -> int:
+def check_count(name: str, value: int) -> int:
+    """Return ``value``, or raise ValueError where it is no whole number of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
     return value

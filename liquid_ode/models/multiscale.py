@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from liquid_ode.cells import LiquidCell
-from liquid_ode.models.blocks import ConditionedNorm
+from liquid_ode.models.blocks import ConditionedNorm, check_width
 from liquid_ode.models.resample import average_pool, upsample
 from solvers import Solver
 
@@ -50,8 +50,8 @@ class Scale:
             raise ValueError(f"pooling must be one of {', '.join(_POOLINGS)}, not {self.pooling!r}")
         for name in ("grid", "hidden", "steps"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+            if value is not None:
+                check_width(name, value)
 
 
 class LiquidProcessor(nn.Module):
