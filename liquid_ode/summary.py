@@ -28,14 +28,17 @@ def solvers_table() -> str:
     for name in solvers.names():
         solver = solvers.get(name)
         described = (type(solver).__doc__ or "").partition("\n")[0]
-        if isinstance(solver, solvers.BudgetSolver):
-            order, stages = str(solver.method.order), str(solver.method.stages)
+        if isinstance(solver, solvers.NativeSolver):
+            method = solver.method
+            order, stages = str(method.order), str(method.stages - method.first_same_as_last)
             if isinstance(solver.step_size, solvers.GradientScaled):
                 described = "Explicit Euler, steps scaled by the gradient. **The default.**"
         else:
             order, stages = {"rk4": ("4", "4"), "dopri5": ("5", "6")}[name]
             described = f"torchdiffeq's `{name}`, through the adapter."
-        options = ", ".join(f"{key}={value}" for key, value in solvers.options(name).items())
+        options = ", ".join(
+            f"{key}={value}" for key, value in solvers.options(name).items() if key != "gradient"
+        )
         rows.append((f"`{name}`", described, order, stages, options))
     return _markdown(("`--solver`", "what", "order", "evaluations a step", "options"), rows)
 

@@ -7,17 +7,29 @@
 """
 
 from solvers.errors import SolverError
+from solvers.events import Event
+from solvers.exponential import Relaxation, SemilinearMethod
 from solvers.fields import PullbackField, SemilinearField, TargetPullback, VectorField
-from solvers.fixed import (
-    BudgetSolver,
+from solvers.gradients import Backpropagation, Checkpointing, GradientMode
+from solvers.methods import Attempt, Method, RungeKutta
+from solvers.native import (
+    ETDRK2,
+    RK4,
+    Bosh3,
+    Dopri5,
     Euler,
     ExponentialEuler,
     Heun,
+    HeunEuler,
     Midpoint,
+    NativeSolver,
+    Ralston,
     SemiImplicitEuler,
+    Tsit5,
 )
-from solvers.methods import Method, Relaxation, RungeKutta
+from solvers.pid import PID
 from solvers.registry import get, names, options
+from solvers.rows import ParameterisedField, SelectableField
 from solvers.solution import (
     MAX_STEPS,
     NON_FINITE,
@@ -28,28 +40,44 @@ from solvers.solution import (
     Status,
 )
 from solvers.solver import Solver
-from solvers.step_size import GradientScaled, StepSizeRule, Uniform
+from solvers.step_size import BudgetRule, GradientScaled, StepSizeRule, Uniform
 from solvers.tableau import ButcherTableau
 from solvers.torchdiffeq_adapter import TorchDiffEq
 
 __all__ = [
+    "ETDRK2",
     "MAX_STEPS",
     "NON_FINITE",
+    "PID",
+    "RK4",
     "STEP_UNDERFLOW",
     "SUCCESS",
-    "BudgetSolver",
+    "Attempt",
+    "Backpropagation",
+    "Bosh3",
+    "BudgetRule",
     "ButcherTableau",
+    "Checkpointing",
+    "Dopri5",
     "Euler",
+    "Event",
     "ExponentialEuler",
+    "GradientMode",
     "GradientScaled",
     "Heun",
+    "HeunEuler",
     "Method",
     "Midpoint",
+    "NativeSolver",
+    "ParameterisedField",
     "PullbackField",
+    "Ralston",
     "Relaxation",
     "RungeKutta",
+    "SelectableField",
     "SemiImplicitEuler",
     "SemilinearField",
+    "SemilinearMethod",
     "Solution",
     "Solver",
     "SolverError",
@@ -58,6 +86,7 @@ __all__ = [
     "StepSizeRule",
     "TargetPullback",
     "TorchDiffEq",
+    "Tsit5",
     "Uniform",
     "VectorField",
     "get",

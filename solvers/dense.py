@@ -1,57 +1,75 @@
-"""States between the steps, for ``t_eval``."""
+"""States between the steps, for ``t_eval`` and events."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from solvers.methods import Increment, axpy
+
 
 @dataclass(frozen=True)
-class Step:
-    """The start of a step: time, state and derivative. Times broadcast against the state."""
+class Interpolant:
+    """The states within one step from t to t + dt.
 
-    t: Tensor
-    y: Tensor
-    derivative: Tensor
+    Linear for a method of order 1, which it does not worsen; the method's own polynomial where it
+    has one; cubic Hermite otherwise (Hairer, Nørsett & Wanner, Solving Ordinary Differential
+    Equations I, section II.6).
 
-
-def interpolate(knots: Sequence[Step], t_eval: Sequence[float], *, order: int) -> Tensor:
-    """States ``(len(t_eval), *y.shape)`` at the asked times, every sample in its own step.
-
-    Linear between the knots for a method of order 1, which it does not worsen; cubic Hermite
-    otherwise (Hairer, Nørsett & Wanner, Solving Ordinary Differential Equations I, II.6.6).
+    Attributes:
+        y, y1: states at both ends.
+        dt: the size of the step.
+        ends: dy/dt at both ends, for cubic Hermite.
+        slopes: the evaluations of the step, for the method's own polynomial.
+        coefficients: of that polynomial.
     """
-    rows = []
-    for time in t_eval:
-        row = knots[0].y
-        for start, end in pairwise(knots):
-            inside = (start.t <= time) & (time <= end.t)
-            if not bool(inside.any()):
-                continue
-            dt = end.t - start.t
-            # A sample whose step has no length stays where it is.
-            theta = torch.where(dt > 0, (time - start.t) / dt, 0.0).to(row.dtype)
-            at = torch.lerp(start.y, end.y, theta.expand_as(row))
-            if order > 1:
-                at = at + _hermite_correction(start, end, theta, dt.to(row.dtype))
-            row = torch.where(inside.expand_as(row), at, row)
-        rows.append(row)
-    return torch.stack(rows)
 
+    y: Tensor
+    y1: Tensor
+    dt: Increment
+    ends: tuple[Tensor, Tensor] | None = None
+    slopes: tuple[Tensor, ...] = ()
+    coefficients: tuple[tuple[float, ...], ...] | None = None
 
-def _hermite_correction(start: Step, end: Step, theta: Tensor, dt: Tensor) -> Tensor:
-    """What the cubic Hermite interpolant adds to the straight line."""
-    chord = end.y - start.y
-    return (
-        theta
-        * (theta - 1)
-        * (
-            (1 - 2 * theta) * chord
-            + (theta - 1) * dt * start.derivative
-            + theta * dt * end.derivative
+    def select(self, rows: Tensor) -> Interpolant:
+        """Some of the samples, repeated where a row is asked for twice."""
+        return Interpolant(
+            self.y[rows],
+            self.y1[rows],
+            self.dt[rows] if isinstance(self.dt, Tensor) else self.dt,
+            None if self.ends is None else (self.ends[0][rows], self.ends[1][rows]),
+            tuple(slope[rows] for slope in self.slopes),
+            self.coefficients,
         )
-    )
+
+    def at(self, theta: float | Tensor) -> Tensor:
+        """The state at t + theta dt; ``theta`` a number or ``(n, 1, ..., 1)``."""
+        if self.coefficients is not None:
+            return self._polynomial(theta)
+        if isinstance(theta, Tensor):
+            line = torch.lerp(self.y, self.y1, theta.to(self.y.dtype).expand_as(self.y))
+        else:
+            line = torch.lerp(self.y, self.y1, theta)
+        if self.ends is None:
+            return line
+        dt = self.dt.to(self.y.dtype) if isinstance(self.dt, Tensor) else self.dt
+        bent = (
+            (1 - 2 * theta) * (self.y1 - self.y)
+            + ((theta - 1) * dt) * self.ends[0]
+            + (theta * dt) * self.ends[1]
+        )
+        return line + (theta * (theta - 1)) * bent
+
+    def _polynomial(self, theta: float | Tensor) -> Tensor:
+        """y + dt sum_i k_i sum_j p_ij theta^(j+1)."""
+        state = self.y
+        for row, slope in zip(self.coefficients or (), self.slopes, strict=True):
+            if not any(row):
+                continue
+            weight: float | Tensor = 0.0
+            for coefficient in reversed(row):
+                weight = (weight + coefficient) * theta
+            state = axpy(state, 1.0, weight * self.dt, slope)
+        return state

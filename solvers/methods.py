@@ -6,14 +6,15 @@ dtype where every sample has its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from solvers.fields import SemilinearField, VectorField, check_like
+from solvers.fields import VectorField, check_like
 from solvers.tableau import ButcherTableau
 
 Increment = float | Tensor
@@ -26,34 +27,111 @@ def axpy(y: Tensor, scale: float, dt: Increment, x: Tensor) -> Tensor:
     return torch.add(y, x, alpha=scale * dt)
 
 
-class Method(Protocol):
-    """How one step is made; stateless."""
+def combine(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
+    """sum_i weights_i slopes_i, of which at least one weight is not zero."""
+    terms = [(w, slope) for w, slope in zip(weights, slopes, strict=True) if w]
+    total = terms[0][1] * terms[0][0]
+    for weight, slope in terms[1:]:
+        total = torch.add(total, slope, alpha=weight)
+    return total
+
+
+class Attempt(NamedTuple):
+    """What one step came to.
+
+    Attributes:
+        y: the state at t + dt.
+        error: estimate of the local error, of the shape of y; None where the method has none.
+        last: the first evaluation of the next step, where this step has made it already.
+        slopes: the evaluations, where the method's own dense output needs them.
+    """
+
+    y: Tensor
+    error: Tensor | None = None
+    last: Tensor | None = None
+    slopes: tuple[Tensor, ...] = ()
+
+
+class Method(ABC):
+    """How one step is made: stateless. A subclass gives ``order``, ``stages`` and :meth:`step`."""
 
     @property
+    @abstractmethod
     def order(self) -> int:
         """Order of convergence."""
 
     @property
+    @abstractmethod
     def stages(self) -> int:
-        """Evaluations a step."""
+        """Evaluations a step, the first one included."""
+
+    @property
+    def first_same_as_last(self) -> bool:
+        """Whether a step's last evaluation is the first of the next step."""
+        return False
+
+    @property
+    def error_order(self) -> int | None:
+        """The error estimate behaves as dt^error_order; None where the method has none."""
+        return None
+
+    @property
+    def interpolant(self) -> tuple[tuple[float, ...], ...] | None:
+        """The method's own dense output, as in :class:`solvers.ButcherTableau`, if it has one."""
+        return None
 
     def check(self, field: VectorField) -> None:
         """Raise ValueError where the method cannot solve this field."""
+        if not callable(field):
+            raise ValueError(f"field must be callable as field(t, y), not {type(field).__name__}")
 
     def first(self, field: VectorField, t: Tensor, y: Tensor) -> Tensor:
         """The first evaluation of a step, made before the step size is chosen."""
+        return check_like(field(t, y), y, "field(t, y)")
 
     def derivative(self, field: VectorField, y: Tensor, first: Tensor) -> Tensor:
         """dy/dt at the start of the step, out of the first evaluation."""
+        return first
 
+    @abstractmethod
     def step(
         self, field: VectorField, t: Tensor, y: Tensor, dt: Increment, first: Tensor
-    ) -> Tensor:
+    ) -> Attempt:
         """The state at t + dt."""
+
+    def error(self, attempt: Attempt, dt: Increment) -> Tensor:
+        """The estimate of the local error of a step, of the shape of the state."""
+        return cast(Tensor, attempt.error)
+
+    def bind(self, field: VectorField) -> BoundMethod:
+        """The method on one field, for one solve; it may keep what does not change between steps.
+
+        Raises:
+            ValueError: where the method cannot solve this field.
+        """
+        self.check(field)
+        return BoundMethod(self, field)
+
+
+class BoundMethod:
+    """A method on one field, for one solve: what the integration loop calls."""
+
+    def __init__(self, method: Method, field: VectorField) -> None:
+        self.method = method
+        self.field = field
+
+    def first(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.method.first(self.field, t, y)
+
+    def derivative(self, y: Tensor, first: Tensor) -> Tensor:
+        return self.method.derivative(self.field, y, first)
+
+    def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> Attempt:
+        return self.method.step(self.field, t, y, dt, first)
 
 
 @dataclass(frozen=True)
-class RungeKutta:
+class RungeKutta(Method):
     """An explicit Runge-Kutta step out of its tableau."""
 
     tableau: ButcherTableau
@@ -66,68 +144,42 @@ class RungeKutta:
     def stages(self) -> int:
         return self.tableau.stages
 
-    def check(self, field: VectorField) -> None:
-        if not callable(field):
-            raise ValueError(f"field must be callable as field(t, y), not {type(field).__name__}")
+    @property
+    def first_same_as_last(self) -> bool:
+        return self.tableau.first_same_as_last
 
-    def first(self, field: VectorField, t: Tensor, y: Tensor) -> Tensor:
-        return check_like(field(t, y), y, "field(t, y)")
+    @property
+    def error_order(self) -> int | None:
+        order = self.tableau.embedded_order
+        return None if order is None else order + 1
 
-    def derivative(self, field: VectorField, y: Tensor, first: Tensor) -> Tensor:
-        return first
+    @property
+    def interpolant(self) -> tuple[tuple[float, ...], ...] | None:
+        return self.tableau.interpolant
 
     def step(
         self, field: VectorField, t: Tensor, y: Tensor, dt: Increment, first: Tensor
-    ) -> Tensor:
+    ) -> Attempt:
+        tableau = self.tableau
         slopes = [first]
-        for row, node in zip(self.tableau.a, self.tableau.c[1:], strict=True):
-            inner = y
-            for weight, slope in zip(row, slopes, strict=True):
-                if weight:
-                    inner = axpy(inner, weight, dt, slope)
+        inner = y
+        for row, node in zip(tableau.a, tableau.c[1:], strict=True):
+            inner = _advance(y, dt, row, slopes)
             slopes.append(check_like(field(t + node * dt, inner), y, "field(t, y)"))
-        for weight, slope in zip(self.tableau.b, slopes, strict=True):
-            if weight:
-                y = axpy(y, weight, dt, slope)
-        return y
+        if tableau.first_same_as_last:
+            return Attempt(inner, None, slopes[-1], tuple(slopes))
+        return Attempt(_advance(y, dt, tableau.b, slopes), None, None, tuple(slopes))
+
+    def error(self, attempt: Attempt, dt: Increment) -> Tensor:
+        weights = cast(tuple[float, ...], self.tableau.error_weights)
+        return combine(weights, attempt.slopes) * dt
 
 
-@dataclass(frozen=True)
-class Relaxation:
-    """One step of a semilinear field towards its target: y1 = y + w(dt/tau) (target - y).
-
-    The weight w tells the methods apart: z is explicit Euler, 1 - exp(-z) exponential Euler,
-    z / (1 + z) semi-implicit Euler.
-
-    Args:
-        name: for messages.
-        weight: w as a function of z.
-        weight_slope: dw/dz as a function of w.
-    """
-
-    name: str
-    weight: Callable[[Tensor], Tensor]
-    weight_slope: Callable[[Tensor], Tensor]
-    order: int = 1
-    stages: int = 1
-
-    def check(self, field: VectorField) -> None:
-        if not isinstance(field, SemilinearField):
-            raise ValueError(
-                f"{self.name} needs a SemilinearField, dy/dt = (target(t, y) - y) / tau; "
-                f"it was given {type(field).__name__}. Wrap the field as "
-                "solvers.SemilinearField(target, tau), or take a general method such as heun."
-            )
-
-    def first(self, field: VectorField, t: Tensor, y: Tensor) -> Tensor:
-        return check_like(cast(SemilinearField, field).target(t, y), y, "field.target(t, y)")
-
-    def derivative(self, field: VectorField, y: Tensor, first: Tensor) -> Tensor:
-        return (first - y) * cast(SemilinearField, field).rate
-
-    def step(
-        self, field: VectorField, t: Tensor, y: Tensor, dt: Increment, first: Tensor
-    ) -> Tensor:
-        z = torch.as_tensor(cast(SemilinearField, field).rate * dt, dtype=y.dtype, device=y.device)
-        weight = self.weight(z).to(y.dtype)  # CUDA's autocast takes expm1 in float32
-        return torch.lerp(y, first, weight.expand_as(y))
+def _advance(
+    y: Tensor, dt: Increment, weights: Sequence[float], slopes: Sequence[Tensor]
+) -> Tensor:
+    """y + dt sum_i weights_i slopes_i."""
+    for weight, slope in zip(weights, slopes, strict=True):
+        if weight:
+            y = axpy(y, weight, dt, slope)
+    return y

@@ -6,55 +6,90 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from solvers.fixed import Euler, ExponentialEuler, Heun, Midpoint, SemiImplicitEuler
+from solvers import native
+from solvers.gradients import Backpropagation, Checkpointing, GradientMode
+from solvers.pid import PID
 from solvers.solver import Solver
 from solvers.step_size import GradientScaled, Uniform
 from solvers.torchdiffeq_adapter import TorchDiffEq
 
+Factory = Callable[..., Solver]
 
-def _euler(steps: int = 5, sharpness: float = 0.5, relax: float = 0.02, cap: float = 2.0) -> Solver:
-    return Euler(steps=steps, step_size=GradientScaled(sharpness, relax, cap))
-
-
-def _uniform_euler(steps: int = 5) -> Solver:
-    return Euler(steps=steps, step_size=Uniform())
-
-
-def _midpoint(steps: int = 5) -> Solver:
-    return Midpoint(steps=steps)
+_GRADIENTS: dict[str, Callable[[], GradientMode]] = {
+    "backpropagation": Backpropagation,
+    "checkpointing": Checkpointing,
+}
 
 
-def _heun(steps: int = 5) -> Solver:
-    return Heun(steps=steps)
+def _gradient(name: str) -> GradientMode:
+    if name not in _GRADIENTS:
+        raise ValueError(f"gradient must be one of {', '.join(_GRADIENTS)}, not {name!r}")
+    return _GRADIENTS[name]()
 
 
-def _exponential_euler(steps: int = 5) -> Solver:
-    return ExponentialEuler(steps=steps)
+def _euler(
+    steps: int = 5,
+    sharpness: float = 0.5,
+    relax: float = 0.02,
+    cap: float = 2.0,
+    gradient: str = "backpropagation",
+) -> Solver:
+    rule = GradientScaled(sharpness, relax, cap)
+    return native.Euler(steps, rule, _gradient(gradient))
 
 
-def _semi_implicit_euler(steps: int = 5) -> Solver:
-    return SemiImplicitEuler(steps=steps)
+def _uniform(kind: type[native.NativeSolver]) -> Factory:
+    def make(steps: int = 5, gradient: str = "backpropagation") -> Solver:
+        return kind(steps, Uniform(), _gradient(gradient))
+
+    return make
 
 
-def _rk4(steps: int = 5) -> Solver:
-    return TorchDiffEq("rk4", steps=steps)
+def _controlled(kind: type[native.NativeSolver]) -> Factory:
+    def make(
+        rtol: float = 1e-5,
+        atol: float = 1e-6,
+        max_steps: int = 10_000,
+        gradient: str = "backpropagation",
+    ) -> Solver:
+        return kind(None, PID(rtol, atol, max_steps=max_steps), _gradient(gradient))
+
+    return make
 
 
-def _dopri5(rtol: float = 1e-5, atol: float = 1e-6, max_steps: int = 10_000) -> Solver:
-    return TorchDiffEq("dopri5", rtol=rtol, atol=atol, max_steps=max_steps)
+def _torchdiffeq_fixed(method: str) -> Factory:
+    def make(steps: int = 5) -> Solver:
+        return TorchDiffEq(method, steps=steps)
+
+    return make
+
+
+def _torchdiffeq_adaptive(method: str) -> Factory:
+    def make(rtol: float = 1e-5, atol: float = 1e-6, max_steps: int = 10_000) -> Solver:
+        return TorchDiffEq(method, rtol=rtol, atol=atol, max_steps=max_steps)
+
+    return make
 
 
 _TORCHDIFFEQ = "torchdiffeq:"
 
-_FACTORIES: dict[str, Callable[..., Solver]] = {
+_FACTORIES: dict[str, Factory] = {
     "euler": _euler,
-    "uniform_euler": _uniform_euler,
-    "midpoint": _midpoint,
-    "heun": _heun,
-    "rk4": _rk4,
-    "dopri5": _dopri5,
-    "exponential_euler": _exponential_euler,
-    "semi_implicit_euler": _semi_implicit_euler,
+    "uniform_euler": _uniform(native.Euler),
+    "midpoint": _uniform(native.Midpoint),
+    "heun": _uniform(native.Heun),
+    "ralston": _uniform(native.Ralston),
+    "classic_rk4": _uniform(native.RK4),
+    "rk4": _torchdiffeq_fixed("rk4"),
+    "dopri5": _torchdiffeq_adaptive("dopri5"),
+    "heun_euler": _controlled(native.HeunEuler),
+    "batched_bosh3": _controlled(native.Bosh3),
+    "batched_dopri5": _controlled(native.Dopri5),
+    "batched_tsit5": _controlled(native.Tsit5),
+    "exponential_euler": _uniform(native.ExponentialEuler),
+    "etdrk2": _uniform(native.ETDRK2),
+    "batched_etdrk2": _controlled(native.ETDRK2),
+    "semi_implicit_euler": _uniform(native.SemiImplicitEuler),
 }
 
 
@@ -89,21 +124,15 @@ def get(name: str, **settings: Any) -> Solver:
     return _factory(name)(**settings)
 
 
-def _factory(name: str) -> Callable[..., Solver]:
+def _factory(name: str) -> Factory:
     if not isinstance(name, str):
         raise ValueError(f"a solver's name must be a string, not {name!r}")
     if name.startswith(_TORCHDIFFEQ):
-        return _torchdiffeq_factory(name.removeprefix(_TORCHDIFFEQ))
+        method = name.removeprefix(_TORCHDIFFEQ)
+        fixed = TorchDiffEq(method).fixed_grid
+        return _torchdiffeq_fixed(method) if fixed else _torchdiffeq_adaptive(method)
     if name not in _FACTORIES:
         raise ValueError(
             f"unknown solver {name!r}; choose one of {', '.join(names())}, or torchdiffeq:<method>"
         )
     return _FACTORIES[name]
-
-
-def _torchdiffeq_factory(method: str) -> Callable[..., Solver]:
-    if TorchDiffEq(method).fixed_grid:
-        return lambda steps=5: TorchDiffEq(method, steps=steps)
-    return lambda rtol=1e-5, atol=1e-6, max_steps=10_000: TorchDiffEq(
-        method, rtol=rtol, atol=atol, max_steps=max_steps
-    )

@@ -66,14 +66,16 @@ class Solution:
         stats: the work done.
         status: one :class:`Status` a sample, int8 tensor ``(B,)``. A failed sample holds the
             last finite state that is known (``y0`` with torchdiffeq); the states of the other
-            samples are right. A gradient to parameters that a failed sample shares may be NaN:
-            solve again without it.
+            samples are right.
+        event_time: time of the event of each sample, NaN where it had none, ``(B,)``; None
+            without ``event``.
     """
 
     y: Tensor
     ys: Tensor | None
     stats: Stats
     status: Tensor
+    event_time: Tensor | None = None
 
     def throw(self) -> Solution:
         """Return self where every sample succeeded.

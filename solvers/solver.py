@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from solvers.events import Event
 from solvers.fields import VectorField
 from solvers.solution import Solution
 
@@ -26,6 +26,7 @@ class Solver(ABC):
         t_span: tuple[float, float] = (0.0, 1.0),
         *,
         t_eval: Tensor | Sequence[float] | None = None,
+        event: Event | None = None,
         throw: bool = True,
     ) -> Solution:
         """Integrate from t0 to t1.
@@ -34,7 +35,10 @@ class Solver(ABC):
             field: dy/dt = field(t, y); see :class:`solvers.VectorField`.
             y0: initial state ``(B, ...)``, floating point; the first axis is the batch.
             t_span: (t0, t1) with t0 < t1.
-            t_eval: increasing times within the span at which to return the state as well.
+            t_eval: increasing times within the span at which to return the state as well; with
+                the native solvers also ``(M, B)``, the times of each sample.
+            event: ends a sample where a function of its state crosses zero, before t1; for the
+                native solvers with error control.
             throw: raise where a sample fails; False returns the statuses instead. Under
                 torch.compile and function transforms such as vmap the solvers with a budget of
                 steps do not look for failures, since that depends on the data.
@@ -52,14 +56,14 @@ class Solver(ABC):
         """
 
 
-def check_steps(steps: Any) -> int:
+def check_steps(steps: Any, name: str = "steps") -> int:
     """Return a valid number of steps.
 
     Raises:
         ValueError: where it is no whole number of at least 1.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be a whole number of at least 1, not {steps!r}")
+        raise ValueError(f"{name} must be a whole number of at least 1, not {steps!r}")
     return steps
 
 
@@ -69,10 +73,16 @@ def check_tolerance(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a positive finite number, not {value!r}")
 
 
+def check_number(name: str, value: Any, low: float, high: float) -> None:
+    """Raise ValueError where a number does not lie between two others, those not included."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (low < value < high):
+        raise ValueError(f"{name} must be a number in ({low:g}, {high:g}), not {value!r}")
+
+
 def check_problem(
     y0: Any, t_span: Any, t_eval: Any
-) -> tuple[tuple[float, float], list[float] | None]:
-    """The time span and evaluation times as floats.
+) -> tuple[tuple[float, float], list[float] | Tensor | None]:
+    """The time span as floats; the times as floats, or as a tensor ``(M, B)`` in float64.
 
     Raises:
         ValueError: where the state is not floating point or has no batch axis, the span is
@@ -95,14 +105,25 @@ def check_problem(
         )
     if t_eval is None:
         return (t0, t1), None
-    values = torch.as_tensor(t_eval, dtype=torch.float64, device="cpu")
-    if values.ndim != 1 or values.numel() == 0:
-        raise ValueError("t_eval must be a one-dimensional, non-empty list of times")
-    times = [float(value) for value in values.tolist()]
+    return (t0, t1), _check_times(y0, (t0, t1), t_eval)
+
+
+def _check_times(y0: Tensor, span: tuple[float, float], t_eval: Any) -> list[float] | Tensor:
+    t0, t1 = span
+    values = torch.as_tensor(t_eval, dtype=torch.float64, device="cpu").detach()
+    of_each = values.ndim == 2 and values.shape[1] == y0.shape[0]
+    if values.numel() == 0 or not (values.ndim == 1 or of_each):
+        raise ValueError(
+            "t_eval must be a non-empty list of times, or have shape (M, B) with the times of "
+            f"each of the {y0.shape[0]} samples, not {tuple(values.shape)}"
+        )
     # A time that was computed in float32 may miss the end by a rounding.
     slack = 1e-6 * (t1 - t0)
-    if any(not (t0 - slack <= time <= t1 + slack) for time in times):
-        raise ValueError(f"t_eval must lie within the time span [{t0:g}, {t1:g}]; got {times}")
-    if any(later < earlier for earlier, later in pairwise(times)):
+    if not bool(((values >= t0 - slack) & (values <= t1 + slack)).all()):
+        raise ValueError(f"t_eval must lie within the time span [{t0:g}, {t1:g}]; got {t_eval}")
+    if bool((values.diff(dim=0) < 0).any()):
         raise ValueError("t_eval must be increasing")
-    return (t0, t1), [min(max(time, t0), t1) for time in times]
+    values = values.clamp(t0, t1)
+    if of_each:
+        return values
+    return [float(value) for value in values.tolist()]

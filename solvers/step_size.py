@@ -6,48 +6,155 @@ A rule plans the step with the first evaluation in hand, so that it costs no eva
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from solvers.methods import Increment
+from solvers.finite import finite_samples, finite_status
+from solvers.methods import Attempt, BoundMethod, Increment, Method
+
+Span = tuple[float, float]
 
 
-class StepSizeRule(Protocol):
-    """Splits a time span into a budget of steps."""
+class Verdict(NamedTuple):
+    """What a rule decides on an attempted step, for each of the running samples.
 
-    needs_derivative: bool
+    Attributes:
+        accepted: whether the step is taken, bool ``(n, 1, ..., 1)``.
+        status: SUCCESS, or why the sample cannot go on, int8 ``(n,)``.
+        ended: whether the sample has arrived or failed, bool ``(n,)``.
+    """
 
-    def propose(self, remaining: Increment, steps_left: int, derivative: Tensor) -> Increment:
-        """The size of the next step.
+    accepted: Tensor
+    status: Tensor
+    ended: Tensor
 
-        Args:
-            remaining: time left until t1; a float, or ``(B, 1, ..., 1)``.
-            steps_left: steps left, this one included; with 1 the answer is ``remaining``.
-            derivative: dy/dt at the start of the step; read only if ``needs_derivative``.
+
+class Start(NamedTuple):
+    """How a rule begins a solve.
+
+    Attributes:
+        control: the rule's control before the first step.
+        first: the first evaluation at t0, if the rule had to make it.
+        evaluations: how many evaluations it made.
+    """
+
+    control: Any
+    first: Tensor | None = None
+    evaluations: int = 0
+
+
+class StepSizeRule(ABC):
+    """Chooses the size of each step; an immutable value.
+
+    What a solve must remember of its steps is the rule's *control*, made by :meth:`start` and
+    replaced by :meth:`judge`; it is a named tuple whose tensors have one row a running sample
+    and whose ``remaining`` is the time left until t1.
+    """
+
+    uses_budget: ClassVar[bool] = True
+    """Whether the solver's number of steps means anything to the rule."""
+    needs_derivative: ClassVar[bool] = False
+    """Whether :meth:`propose` looks at dy/dt."""
+
+    @abstractmethod
+    def start(self, bound: BoundMethod, span: Span, y0: Tensor, steps: int) -> Start:
+        """What the first step needs; ``steps`` is the budget, 0 where there is none."""
+
+    @abstractmethod
+    def propose(self, control: Any, derivative: Tensor | None) -> Increment:
+        """The size of the next step, out of dy/dt at its start if ``needs_derivative``."""
+
+    @abstractmethod
+    def judge(
+        self, control: Any, dt: Increment, attempt: Attempt, y: Tensor, bound: BoundMethod
+    ) -> tuple[Any, Verdict | None]:
+        """The control after a step of size ``dt`` from ``y``, and what becomes of the step.
+
+        A verdict of None takes the step for all samples, unexamined.
         """
 
-    def start(self, span: float, y0: Tensor) -> Increment:
-        """The time left before the first step, in the form the rule works on."""
+    def running(self, control: Any) -> bool:
+        """Whether there are steps to come, as far as the rule knows."""
+        return True
+
+    def check(self, method: Method) -> None:  # noqa: B027  # most rules work with any method
+        """Raise ValueError where the rule cannot work with the method."""
 
 
-@dataclass(frozen=True)
-class Uniform:
-    """Equal steps: dt = span / steps."""
+class Budget(NamedTuple):
+    """The control of a rule that splits a time span into a number of steps."""
 
-    needs_derivative = False
+    remaining: Increment
+    steps_left: int
 
-    def start(self, span: float, y0: Tensor) -> float:
+
+class BudgetRule(StepSizeRule):
+    """A rule that takes a given number of steps and lands on t1 with the last."""
+
+    def start(self, bound: BoundMethod, span: Span, y0: Tensor, steps: int) -> Start:
+        return Start(Budget(self.whole(span[1] - span[0], y0), steps))
+
+    def whole(self, span: float, y0: Tensor) -> Increment:
+        """The time before the first step, in the form the rule works on."""
         return span
 
-    def propose(self, remaining: Increment, steps_left: int, derivative: Tensor) -> Increment:
-        return remaining / steps_left
+    @abstractmethod
+    def split(self, budget: Budget, derivative: Tensor | None) -> Increment:
+        """The size of the next step; with one step left, all that remains."""
+
+    def propose(self, control: Budget, derivative: Tensor | None) -> Increment:
+        return self.split(control, derivative)
+
+    def judge(
+        self, control: Budget, dt: Increment, attempt: Attempt, y: Tensor, bound: BoundMethod
+    ) -> tuple[Budget, Verdict | None]:
+        # Less the increment as applied: a bfloat16 one is rounded, and the rest makes up for it.
+        return Budget(control.remaining - dt, control.steps_left - 1), None
+
+    def running(self, control: Budget) -> bool:
+        return control.steps_left > 0
 
 
 @dataclass(frozen=True)
-class GradientScaled:
+class Watched(StepSizeRule):
+    """A budget whose every step is examined: a sample that leaves the finite numbers ends there."""
+
+    rule: BudgetRule
+
+    @property
+    def needs_derivative(self) -> bool:  # type: ignore[override]
+        return self.rule.needs_derivative
+
+    def start(self, bound: BoundMethod, span: Span, y0: Tensor, steps: int) -> Start:
+        return self.rule.start(bound, span, y0, steps)
+
+    def propose(self, control: Budget, derivative: Tensor | None) -> Increment:
+        return self.rule.propose(control, derivative)
+
+    def judge(
+        self, control: Budget, dt: Increment, attempt: Attempt, y: Tensor, bound: BoundMethod
+    ) -> tuple[Budget, Verdict]:
+        after, _ = self.rule.judge(control, dt, attempt, y, bound)
+        finite = finite_samples(attempt.y)
+        ended = torch.ones_like(finite) if after.steps_left == 0 else ~finite
+        accepted = finite.view(-1, *[1] * (y.ndim - 1))
+        return after, Verdict(accepted, finite_status(finite), ended)
+
+
+@dataclass(frozen=True)
+class Uniform(BudgetRule):
+    """Equal steps: dt = span / steps."""
+
+    def split(self, budget: Budget, derivative: Tensor | None) -> Increment:
+        return budget.remaining / budget.steps_left
+
+
+@dataclass(frozen=True)
+class GradientScaled(BudgetRule):
     r"""Steps per sample that are shorter where the RMS of dy/dt is larger.
 
     With m steps left for a remaining time R, an equal step would be R/m long and move the
@@ -79,7 +186,7 @@ class GradientScaled:
     relax: float = 0.02
     cap: float = 2.0
 
-    needs_derivative = True
+    needs_derivative: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("sharpness", "relax", "cap"):
@@ -93,20 +200,14 @@ class GradientScaled:
         if not self.cap > 0:
             raise ValueError(f"cap must be positive, not {self.cap}")
 
-    def start(self, span: float, y0: Tensor) -> Tensor:
-        dtype = torch.promote_types(y0.dtype, torch.float32)
-        shape = (y0.shape[0], *([1] * (y0.ndim - 1)))
-        return torch.full(shape, span, dtype=dtype, device=y0.device)
+    def whole(self, span: float, y0: Tensor) -> Tensor:
+        return per_sample(span, y0)
 
-    def propose(self, remaining: Increment, steps_left: int, derivative: Tensor) -> Increment:
-        if steps_left == 1:
+    def split(self, budget: Budget, derivative: Tensor | None) -> Increment:
+        remaining, steps_left = budget
+        if steps_left == 1 or derivative is None:
             return remaining
-        axes = tuple(range(1, derivative.ndim))
-        norm = (
-            torch.linalg.vector_norm(derivative, dim=axes, keepdim=True)
-            if axes
-            else derivative.abs()
-        )
+        norm = sample_norm(derivative)
         # The movement d is norm * remaining * unit; the constants are gathered around it.
         unit = math.prod(derivative.shape[1:]) ** -0.5 / steps_left
         left = steps_left - 1
@@ -114,3 +215,15 @@ class GradientScaled:
         fourth = moved.clamp(max=self.cap / unit).square().square()  # a NaN stays one
         phi = fourth * (left * self.sharpness * unit**4) + (1 + left * (1 - self.relax))
         return remaining / phi
+
+
+def per_sample(value: float, y: Tensor) -> Tensor:
+    """A number for each sample, ``(B, 1, ..., 1)``, in float32 or the state's wider dtype."""
+    dtype = torch.promote_types(y.dtype, torch.float32)
+    return torch.full((y.shape[0], *([1] * (y.ndim - 1))), value, dtype=dtype, device=y.device)
+
+
+def sample_norm(x: Tensor) -> Tensor:
+    """The Euclidean norm of each sample, ``(B, 1, ..., 1)``."""
+    axes = tuple(range(1, x.ndim))
+    return torch.linalg.vector_norm(x, dim=axes, keepdim=True) if axes else x.abs()

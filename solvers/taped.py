@@ -7,28 +7,26 @@ is the exact gradient of the steps taken (discretise, then optimise), in a third
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from solvers.fields import PullbackField, SemilinearField, VectorField, check_like
-from solvers.integrate import under_transform
-from solvers.methods import Increment, Method, Relaxation, RungeKutta, axpy
+from solvers.chunks import row_chunks
+from solvers.exponential import EXPLICIT_EULER, BoundRelaxation, Relaxation, relaxation_of
+from solvers.fields import PullbackField, TargetPullback, VectorField
+from solvers.finite import under_transform
+from solvers.integrate import Integration
+from solvers.methods import Attempt, BoundMethod, Increment, Method
 from solvers.solution import Solution
-from solvers.tableau import EULER
-
-EXPLICIT_EULER = Relaxation("euler", lambda z: z, torch.ones_like)
-
-# A solve of a field from a state, by a method of the caller's choosing.
-Solve = Callable[[Method, VectorField, Tensor], Solution]
 
 
-def solve_taped(solve: Solve, method: Method, field: VectorField, y0: Tensor) -> Solution | None:
+def solve_taped(integration: Integration, y0: Tensor) -> Solution | None:
     """The solution with a hand-written gradient, or None where this case needs autograd."""
-    relaxation = _relaxation_of(method)
-    if relaxation is None or not isinstance(field, PullbackField) or under_transform():
+    method, field = relaxation_of(integration.method), integration.field
+    if method is None or not isinstance(field, PullbackField) or under_transform():
         return None
     rate = field.rate
     if not isinstance(rate, Tensor) or rate.shape != y0.shape or rate.dtype != y0.dtype:
@@ -36,65 +34,49 @@ def solve_taped(solve: Solve, method: Method, field: VectorField, y0: Tensor) ->
     tensors = (y0, rate, *field.inputs)
     if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
         return None
-    tape = _Tape(relaxation)
     solutions: list[Solution] = []
-
-    def run(state: Tensor) -> Tensor:
-        solutions.append(solve(tape, field, state))
-        return solutions[0].y
-
-    def replay(state: Tensor, rate: Tensor, *inputs: Tensor) -> Tensor:
-        return solve(method, field.with_inputs(rate, *inputs), state).y
-
-    y = _Trajectory.apply(run, replay, tape, field, *tensors)
-    first = solutions[0]
-    return Solution(y, first.ys, first.stats, first.status)
+    y = _Trajectory.apply(replace(integration, method=method), solutions, *tensors)
+    solution = solutions[0]
+    return replace(solution, y=y, status=solution.status[:1].expand(y0.shape[0]))
 
 
-def _relaxation_of(method: Method) -> Relaxation | None:
-    if isinstance(method, Relaxation):
-        return method
-    return EXPLICIT_EULER if method == RungeKutta(EULER) else None
-
-
-class _Tape:
+class _Tape(Method):
     """A relaxation method that remembers the steps of one solve."""
 
-    stages = 1
+    order, stages = 1, 1
 
     def __init__(self, method: Relaxation) -> None:
         self.method = method
-        self.order = method.order
-        self.explicit = method is EXPLICIT_EULER
         self.states: list[Tensor] = []
         self.targets: list[Tensor] = []
-        self.gaps: list[Tensor] = []  # target - state
         self.sizes: list[Increment] = []
-        self._slope: Tensor | None = None
 
-    def check(self, field: VectorField) -> None:
-        self.method.check(field)
-
-    def first(self, field: VectorField, t: Tensor, y: Tensor) -> Tensor:
-        target = check_like(cast(SemilinearField, field).target(t, y), y, "field.target(t, y)")
-        self._slope = None
-        self.states.append(y)
-        self.targets.append(target)
-        self.gaps.append(target - y)
-        return target
-
-    def derivative(self, field: VectorField, y: Tensor, first: Tensor) -> Tensor:
-        if self._slope is None:
-            self._slope = self.gaps[-1] * cast(SemilinearField, field).rate
-        return self._slope
+    def bind(self, field: VectorField) -> BoundMethod:
+        return _BoundTape(self, self.method.bind(field))
 
     def step(
         self, field: VectorField, t: Tensor, y: Tensor, dt: Increment, first: Tensor
-    ) -> Tensor:
-        self.sizes.append(dt)
-        if self.explicit:  # the slope is at hand where the step-size rule asked for it
-            return axpy(y, 1.0, dt, self.derivative(field, y, first))
-        return self.method.step(field, t, y, dt, first)
+    ) -> Attempt:
+        raise NotImplementedError("a tape is used bound")
+
+
+class _BoundTape(BoundMethod):
+    def __init__(self, tape: _Tape, bound: BoundMethod) -> None:
+        super().__init__(tape, bound.field)
+        self.tape, self.bound = tape, bound
+
+    def first(self, t: Tensor, y: Tensor) -> Tensor:
+        target = self.bound.first(t, y)
+        self.tape.states.append(y)
+        self.tape.targets.append(target)
+        return target
+
+    def derivative(self, y: Tensor, first: Tensor) -> Tensor:
+        return self.bound.derivative(y, first)
+
+    def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> Attempt:
+        self.tape.sizes.append(dt)
+        return self.bound.step(t, y, dt, first)
 
 
 class _Trajectory(torch.autograd.Function):
@@ -102,56 +84,103 @@ class _Trajectory(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        run: Callable[[Tensor], Tensor],
-        replay: Callable[..., Tensor],
-        tape: _Tape,
-        field: PullbackField,
-        *tensors: Tensor,
+        ctx: Any, integration: Integration, solutions: list[Solution], *tensors: Tensor
     ) -> Tensor:
-        y = run(tensors[0])
-        ctx.replay, ctx.field, ctx.inputs = replay, field, len(tensors)
-        ctx.method, ctx.explicit, ctx.sizes = tape.method, tape.explicit, tape.sizes
-        ctx.save_for_backward(*tensors, *tape.states, *tape.targets, *tape.gaps)
-        return y
+        y0 = tensors[0]
+        ctx.integration, ctx.chunks, ctx.sizes = integration, row_chunks(integration, y0), []
+        saved: list[Tensor] = []
+        ends = []
+        for rows in ctx.chunks:
+            tape = _Tape(cast(Relaxation, integration.method))
+            part = _part(cast(PullbackField, integration.field), rows, ctx.chunks)
+            solutions.append(replace(integration, method=tape, field=part).run(y0[rows]))
+            ends.append(solutions[-1].y)
+            saved += [*tape.states, *tape.targets]
+            ctx.sizes.append(tape.sizes)
+        ctx.inputs = len(tensors)
+        ctx.save_for_backward(*tensors, *saved)
+        return ends[0] if len(ends) == 1 else torch.cat(ends)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         tensors, saved = ctx.saved_tensors[: ctx.inputs], ctx.saved_tensors[ctx.inputs :]
+        y0, rate, *inputs = tensors
+        field = ctx.integration.field.with_inputs(rate, *inputs)
         if torch.is_grad_enabled():  # create_graph: a derivative of this one will be asked for
+            y = replace(ctx.integration, field=field).run(y0).y
             wanted = [tensor for tensor in tensors if tensor.requires_grad]
-            found = iter(torch.autograd.grad(ctx.replay(*tensors), wanted, grad, create_graph=True))
-            grads = tuple(next(found) if tensor.requires_grad else None for tensor in tensors)
-            return None, None, None, None, *grads
-        steps = len(ctx.sizes)
-        taped = zip(
-            saved[:steps], saved[steps : 2 * steps], saved[2 * steps :], ctx.sizes, strict=True
-        )
-        return None, None, None, None, *_sweep(ctx, tensors, list(taped), grad)
+            found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
+            return None, None, *(next(found) if x.requires_grad else None for x in tensors)
+        sweeps = []
+        for rows, sizes in zip(ctx.chunks, ctx.sizes, strict=True):
+            steps = len(sizes)
+            states, targets, saved = saved[:steps], saved[steps : 2 * steps], saved[2 * steps :]
+            sweep = _Sweep(ctx.integration.method, _part(field, rows, ctx.chunks))
+            sweeps.append(sweep.run(states, targets, sizes, grad[rows]))
+        return None, None, *_joined(field, ctx.chunks, sweeps)
 
 
-def _sweep(
-    ctx: Any,
-    tensors: tuple[Tensor, ...],
-    steps: list[tuple[Tensor, Tensor, Tensor, Increment]],
-    grad: Tensor,
-) -> tuple[Tensor, ...]:
+def _part(field: PullbackField, rows: slice, chunks: Sequence[slice]) -> PullbackField:
+    """The field of one chunk."""
+    return field if len(chunks) == 1 else field.select(rows)  # type: ignore[attr-defined]
+
+
+def _joined(
+    field: PullbackField, chunks: Sequence[slice], sweeps: Sequence[tuple[Tensor, ...]]
+) -> list[Tensor]:
+    """The gradients of the chunks as those of the whole: rows side by side, shared ones added."""
+    if len(sweeps) == 1:
+        return list(sweeps[0])
+    kept = _part(field, chunks[0], chunks).inputs
+    shared = [False, False, *(a is b for a, b in zip(kept, field.inputs, strict=True))]
+    return [
+        torch.stack(parts).sum(0) if of_all else torch.cat(parts)
+        for of_all, parts in zip(shared, zip(*sweeps, strict=True), strict=True)
+    ]
+
+
+class _Sweep:
     """Gradients of y0, rate and inputs, step by step from the last.
 
     With y1 = y + w(rate dt) (u - y):  dL/du = g w,  dL/dy = g - g w + J^T (g w),
     dL/drate = sum g w'(rate dt) dt (u - y).
     """
-    rate = tensors[1]
-    pullback = ctx.field.pullback(*tensors[2:])
-    rate_grad = torch.zeros_like(rate)
-    for y, target, gap, dt in reversed(steps):
-        scaled = grad * dt
-        if ctx.explicit:
-            pulled = scaled * rate
-        else:
-            weight = ctx.method.weight(rate * dt).to(rate.dtype)
+
+    def __init__(self, method: Relaxation, field: PullbackField) -> None:
+        self.method = method
+        self.field = field
+        self.rate = cast(Tensor, field.rate)
+        self.bound = BoundRelaxation(method, field)
+        self.pullback: TargetPullback = field.pullback(*field.inputs)
+
+    def run(
+        self,
+        states: Sequence[Tensor],
+        targets: Sequence[Tensor],
+        sizes: Sequence[Increment],
+        grad: Tensor,
+    ) -> tuple[Tensor, ...]:
+        rate_grad = torch.zeros_like(self.rate)
+        gathered: Tensor | None = None  # sum of g (u - y) over steps of one size
+        for index in range(len(sizes) - 1, -1, -1):
+            y, target, dt = states[index], targets[index], sizes[index]
+            weight = self.bound.weight(dt, y)
+            gap = target - y
+            if isinstance(dt, Tensor):
+                rate_grad.addcmul_(self._slope(weight, dt).mul_(grad), gap)
+            else:
+                gathered = torch.zeros_like(y) if gathered is None else gathered
+                gathered.addcmul_(grad, gap)
+                if index == 0 or sizes[index - 1] != dt:
+                    rate_grad.addcmul_(self._slope(weight, dt), gathered)
+                    gathered = None
             pulled = grad * weight
-            scaled = scaled.mul_(ctx.method.weight_slope(weight))
-        rate_grad.addcmul_(scaled, gap)
-        grad = pullback.pull(y, target, pulled, grad - pulled)
-    return grad, rate_grad, *pullback.gradients()
+            base = torch.sub(grad, pulled, out=gap)
+            grad = self.pullback.pull(y, target, pulled, base)
+        return grad, rate_grad, *self.pullback.gradients()
+
+    def _slope(self, weight: Tensor, dt: Increment) -> Tensor:
+        """w'(rate dt) dt."""
+        if self.method is EXPLICIT_EULER:
+            return torch.zeros_like(self.rate).add_(dt)
+        return self.method.weight_slope(weight).mul_(dt)

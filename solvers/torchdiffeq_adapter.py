@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solvers.events import Event
 from solvers.fields import VectorField, check_like
-from solvers.integrate import all_finite, finite_samples, finite_status, keep_healthy
+from solvers.finite import all_finite, finite_samples, finite_status, keep_healthy
 from solvers.solution import (
     MAX_STEPS,
     NON_FINITE,
@@ -92,11 +93,22 @@ class TorchDiffEq(Solver):
         t_span: tuple[float, float] = (0.0, 1.0),
         *,
         t_eval: Tensor | Sequence[float] | None = None,
+        event: Event | None = None,
         throw: bool = True,
     ) -> Solution:
         from torchdiffeq import odeint
 
+        if event is not None:
+            raise ValueError(
+                "torchdiffeq's methods share their steps, so no sample can stop at an event of "
+                "its own: take a native solver with error control, such as Dopri5"
+            )
         (t0, t1), times = check_problem(y0, t_span, t_eval)
+        if isinstance(times, Tensor):
+            raise ValueError(
+                "torchdiffeq's methods take the same t_eval for all samples, shape (M,): take a "
+                "native solver for times of each"
+            )
         # torchdiffeq warns of callbacks that a method never calls.
         silent = self.fixed_grid or self.method == "scipy_solver"
         counted = (_Counted if silent else _CountedSteps)(field, y0.dtype)

@@ -13,13 +13,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import solvers
 from liquid_ode.models import create_model, model_names, resample
-from solvers import fixed
+from solvers import native
 
 
 @pytest.fixture
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tensors without data on a "cuda" device, and that device's autocast switched on."""
-    monkeypatch.setattr(fixed, "all_finite", lambda y: True)  # there is no data to look at
+    monkeypatch.setattr(native, "all_finite", lambda y: True)  # there is no data to look at
     for name in ("_averages", "_bilinear"):
         monkeypatch.setattr(resample, name, getattr(resample, name).__wrapped__)
     enabled, dtype = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")

@@ -37,11 +37,15 @@ class LiquidField(PullbackField):
         # again would cost a synchronisation on an accelerator.
         self.recurrent = recurrent.to(drive.dtype)
         self.drive = drive
-        self._rate = rate
+        self._rate: Tensor = rate
 
     def target(self, t: Tensor, y: Tensor) -> Tensor:
         """tanh(W_rec h + drive), ``(B, hidden)``."""
         return _tanh(torch.addmm(self.drive, y, self.recurrent.t()))
+
+    def select(self, rows: Tensor | slice) -> LiquidField:
+        """The field of some of the samples."""
+        return LiquidField(self.recurrent, self.drive[rows], self._rate[rows])
 
     def scaled(self, duration: Tensor) -> LiquidField:
         """The field in the time s = t / duration, so that every sample runs over s in (0, 1).

@@ -1,0 +1,73 @@
+"""Gradient modes: how a gradient gets back through the steps of a solve."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+Advance = Callable[[Any], Any]
+Running = Callable[[Any], bool]
+
+
+class GradientMode(ABC):
+    """How a gradient gets back through the steps of a solve; an immutable value."""
+
+    @abstractmethod
+    def run(self, advance: Advance, running: Running, progress: Any) -> Any:
+        """Apply ``advance`` while ``running``."""
+
+
+@dataclass(frozen=True)
+class Backpropagation(GradientMode):
+    """Through the steps as they were taken (discretise, then optimise). The default.
+
+    The exact gradient of the numbers that the solve gave; its memory grows with the number of
+    evaluations. Fields that know their own derivative (:class:`solvers.PullbackField`) have it
+    written by hand, for relaxation methods.
+    """
+
+    def run(self, advance: Advance, running: Running, progress: Any) -> Any:
+        while running(progress):
+            progress = advance(progress)
+        return progress
+
+
+@dataclass(frozen=True)
+class Checkpointing(GradientMode):
+    """The same gradient with the steps made again on the way back.
+
+    Of n steps about sqrt(2 n) states are kept, and at most sqrt(2 n) steps are recorded at a
+    time: segment k of the solve is k steps long, so that the number of steps need not be known.
+    One more forward solve is the price.
+
+    Reference: Griewank & Walther, Evaluating Derivatives, section 12.3; the segments are run by
+    torch.utils.checkpoint.
+    """
+
+    def run(self, advance: Advance, running: Running, progress: Any) -> Any:
+        length = 1
+        while running(progress):
+            if torch.is_grad_enabled():
+                progress = checkpoint(
+                    _segment, advance, running, progress, length, use_reentrant=False
+                )
+            else:
+                progress = _segment(advance, running, progress, length)
+            length += 1
+        return progress
+
+
+def _segment(advance: Advance, running: Running, progress: Any, length: int) -> Any:
+    """The next ``length`` steps."""
+    # Anew, since what a bound method keeps between steps would be there only the first time.
+    progress = progress._replace(bound=progress.bound.method.bind(progress.bound.field))
+    for _ in range(length):
+        if not running(progress):
+            break
+        progress = advance(progress)
+    return progress
