@@ -6,6 +6,7 @@
 40
 """
 
+from solvers.backsolve import BacksolveAdjoint
 from solvers.errors import SolverError
 from solvers.events import Event
 from solvers.exponential import Relaxation, SemilinearMethod
@@ -54,6 +55,7 @@ __all__ = [
     "SUCCESS",
     "Attempt",
     "Backpropagation",
+    "BacksolveAdjoint",
     "Bosh3",
     "BudgetRule",
     "ButcherTableau",

@@ -15,7 +15,7 @@ from solvers.integrate import Integration
 from solvers.rows import is_selectable
 from solvers.solution import Solution
 
-# State elements a thread: four arrays of 2^16 float32 fit its second-level cache, of 1 to 2 MB.
+# State elements a thread: the few float32 arrays of a step then fit its second-level cache.
 _ELEMENTS_A_THREAD = 2**16
 
 
@@ -39,7 +39,7 @@ def run_in_chunks(integration: Integration, y0: Tensor) -> Solution:
     """Solve with a budget of steps; in chunks where no gradient is recorded."""
     chunks = row_chunks(integration, y0)
     if len(chunks) == 1 or torch.is_grad_enabled():
-        return integration.run(y0)
+        return integration.gradient.solve(integration, y0)
     y = torch.empty_like(y0)
     for rows in chunks:
         field = integration.field.select(rows)  # type: ignore[attr-defined]

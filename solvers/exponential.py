@@ -9,8 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from solvers.fields import SemilinearField, VectorField, check_like
-from solvers.methods import Attempt, BoundMethod, Increment, Method, RungeKutta, axpy
+from solvers.fields import PullbackField, SemilinearField, VectorField, check_like
+from solvers.methods import Attempt, BoundMethod, Increment, Method, RungeKutta
 from solvers.tableau import EULER
 
 
@@ -89,6 +89,8 @@ class BoundRelaxation(BoundMethod):
         self._dt: float | None = None
         self._weight: Tensor | None = None
         self._slope: Tensor | None = None
+        self.keeps_targets = not isinstance(field, PullbackField)
+        """Whether a target must outlive its step; else the step is written over it."""
 
     def first(self, t: Tensor, y: Tensor) -> Tensor:
         self._slope = None
@@ -107,11 +109,12 @@ class BoundRelaxation(BoundMethod):
         return self._weight
 
     def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> Attempt:
-        # The slope that sized the step carries no gradient.
-        known = self._slope is not None and not torch.is_grad_enabled()
-        if known and self.method is EXPLICIT_EULER and isinstance(dt, Tensor):
-            return Attempt(axpy(y, 1.0, dt, cast(Tensor, self._slope)))
-        return Attempt(torch.lerp(y, first, self.weight(dt, y)))
+        if torch.is_grad_enabled():  # the slope that sized the step carries no gradient
+            return Attempt(torch.lerp(y, first, self.weight(dt, y)))
+        if self._slope is not None and self.method is EXPLICIT_EULER and isinstance(dt, Tensor):
+            return Attempt(torch.addcmul(y, self._slope, dt, out=self._slope))
+        out = None if self.keeps_targets else first
+        return Attempt(torch.lerp(y, first, self.weight(dt, y), out=out))
 
 
 EXPLICIT_EULER = Relaxation("euler", lambda z: z, torch.ones_like)

@@ -73,7 +73,7 @@ class TargetPullback(Protocol):
     def pull(self, y: Tensor, target: Tensor, grad: Tensor, base: Tensor) -> Tensor:
         """base + J^T grad with J = d target / dy, adding to the gradients of the inputs.
 
-        ``base`` may be overwritten.
+        ``grad`` and ``base`` may be overwritten.
         """
 
     def gradients(self) -> tuple[Tensor, ...]:
@@ -83,7 +83,8 @@ class TargetPullback(Protocol):
 class PullbackField(SemilinearField):
     """A semilinear field that knows its own derivative, so that a solve need not record a graph.
 
-    A subclass must compute ``target(t, y)`` from ``inputs`` and ``y`` alone: it is autonomous.
+    A subclass must compute ``target(t, y)`` from ``inputs`` and ``y`` alone: it is autonomous. It
+    must return a new tensor each time, which a solver may overwrite.
     """
 
     autonomous = True

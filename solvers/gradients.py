@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from solvers.solution import Solution
 
 Advance = Callable[[Any], Any]
 Running = Callable[[Any], bool]
@@ -16,6 +19,11 @@ Running = Callable[[Any], bool]
 
 class GradientMode(ABC):
     """How a gradient gets back through the steps of a solve; an immutable value."""
+
+    def solve(self, integration: Any, y0: Tensor) -> Solution:
+        """The solution of an :class:`solvers.integrate.Integration`, with its gradient."""
+        solution: Solution = integration.run(y0)
+        return solution
 
     @abstractmethod
     def run(self, advance: Advance, running: Running, progress: Any) -> Any:

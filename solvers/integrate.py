@@ -6,6 +6,7 @@ run a part of it again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -37,12 +38,25 @@ class Settled(NamedTuple):
     event_time: Tensor | None
 
 
+class StepTaken(NamedTuple):
+    """A step, told to an observer; ``accepted`` and ``rows`` are None where they are all."""
+
+    t: Tensor
+    y: Tensor
+    dt: Increment
+    slopes: tuple[Tensor, ...]
+    accepted: Tensor | None
+    rows: Tensor | None
+
+
 class Progress(NamedTuple):
     """Where a solve stands. Tensors have one row for every sample that is evaluated."""
 
     bound: BoundMethod
     y: Tensor
     control: Any
+    time: Tensor | None = None
+    """The time for a field that does not depend on it."""
     first: Tensor | None = None
     """The first evaluation of the next step, where it is known already."""
     evaluations: int = 0
@@ -69,6 +83,7 @@ class Integration:
         event: what ends a sample early, or None.
         droppable: whether samples that ended may be left out of the evaluations: True, False, or
             None where that is to be found out.
+        observe: told of every step.
     """
 
     method: Method
@@ -80,6 +95,7 @@ class Integration:
     times: Times | None = None
     event: Event | None = None
     droppable: bool | None = None
+    observe: Callable[[StepTaken], None] | None = None
 
     def run(self, y0: Tensor) -> Solution:
         """Solve, without throwing."""
@@ -94,8 +110,10 @@ class Integration:
         bound = self.method.bind(self.field)
         start = self.rule.start(bound, self.span, y0, self.steps)
         progress = Progress(
-            bound, y0, start.control, start.first, start.evaluations, live=y0.shape[0]
+            bound, y0, start.control, None, start.first, start.evaluations, live=y0.shape[0]
         )
+        if getattr(self.field, "autonomous", False):
+            progress = progress._replace(time=self._time_of_field(progress))
         if self.times is not None:
             progress = progress._replace(records=at_start(self.times, y0))
         if self.event is not None:
@@ -117,9 +135,7 @@ class Integration:
     def _advance(self, progress: Progress) -> Progress:
         """One step, tried by all samples that are evaluated."""
         bound, y = progress.bound, progress.y
-        time = self._time(progress.control.remaining, y)
-        # Per-sample times have axes: in float32 they would promote what a bfloat16 field returns.
-        t = time.to(y.dtype) if time.ndim else time
+        t = self._time_of_field(progress)
         first, evaluations = progress.first, progress.evaluations + self.method.stages - 1
         if first is None:
             first, evaluations = bound.first(t, y), evaluations + 1
@@ -128,9 +144,13 @@ class Integration:
         if attempt.last is None and self._needs_ends:
             last = bound.first(t + dt, attempt.y)
             attempt, evaluations = attempt._replace(last=last), evaluations + 1
-        with torch.no_grad():
-            control, verdict = self.rule.judge(progress.control, dt, attempt, y, bound)
-        moved = progress._replace(control=control, first=attempt.last, evaluations=evaluations)
+        control, verdict = self.rule.judge(progress.control, dt, attempt, y, bound)
+        moved = progress._replace(
+            y=attempt.y, control=control, first=attempt.last, evaluations=evaluations
+        )
+        if self.observe is not None:
+            taken = None if verdict is None else verdict.accepted
+            self.observe(StepTaken(t, y, dt, attempt.slopes, taken, progress.rows))
         if verdict is None:
             if self.times is not None:
                 path = self._interpolant(bound, y, attempt, dt, first)
@@ -142,7 +162,7 @@ class Integration:
                     last=not self.rule.running(control),
                 )
                 moved = moved._replace(records=progress.records + records)
-            return moved._replace(y=attempt.y)
+            return moved
         if torch.is_grad_enabled() and not all_finite(attempt.y.detach()):
             attempt = self._without_bad(progress, attempt, t, dt, first)
         return self._settle(progress, moved, attempt, verdict, dt, first)
@@ -153,12 +173,22 @@ class Integration:
         wanted = self.times is not None or self.event is not None
         return wanted and self.method.order > 1 and self.method.interpolant is None
 
+    def _time_of_field(self, progress: Progress) -> Tensor:
+        """The time that the field is called with; where it takes no notice, any time."""
+        if progress.time is not None:
+            return progress.time
+        time = self._time(progress.control.remaining, progress.y)
+        # Per-sample times have axes: in float32 they would promote what a bfloat16 field returns.
+        return time.to(progress.y.dtype) if time.ndim else time
+
     def _propose(self, bound: BoundMethod, control: Any, y: Tensor, first: Tensor) -> Increment:
         """The rule's step, in the dtype of the state."""
-        with torch.no_grad():  # the size of a step carries no gradient
-            slope = bound.derivative(y, first) if self.rule.needs_derivative else None
-            dt = self.rule.propose(control, slope)
-            return dt.to(y.dtype) if isinstance(dt, Tensor) else dt
+        if not self.rule.needs_derivative:
+            dt = self.rule.propose(control, None)
+        else:
+            with torch.no_grad():  # the size of a step carries no gradient
+                dt = self.rule.propose(control, bound.derivative(y, first))
+        return dt.to(y.dtype) if isinstance(dt, Tensor) else dt
 
     def _interpolant(
         self, bound: BoundMethod, y: Tensor, attempt: Attempt, dt: Increment, first: Tensor
@@ -273,6 +303,9 @@ class Integration:
             self.method.bind(field),
             progress.y[kept],
             select_control(progress.control, kept),
+            progress.time[kept]
+            if progress.time is not None and progress.time.ndim
+            else progress.time,
             None if progress.first is None else progress.first[kept],
             progress.evaluations,
             rows=rows[kept],

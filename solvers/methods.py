@@ -164,20 +164,18 @@ class RungeKutta(Method):
         slopes = [first]
         inner = y
         for row, node in zip(tableau.a, tableau.c[1:], strict=True):
-            inner = _advance(y, dt, row, slopes)
+            inner = advance(y, dt, row, slopes)
             slopes.append(check_like(field(t + node * dt, inner), y, "field(t, y)"))
         if tableau.first_same_as_last:
             return Attempt(inner, None, slopes[-1], tuple(slopes))
-        return Attempt(_advance(y, dt, tableau.b, slopes), None, None, tuple(slopes))
+        return Attempt(advance(y, dt, tableau.b, slopes), None, None, tuple(slopes))
 
     def error(self, attempt: Attempt, dt: Increment) -> Tensor:
         weights = cast(tuple[float, ...], self.tableau.error_weights)
         return combine(weights, attempt.slopes) * dt
 
 
-def _advance(
-    y: Tensor, dt: Increment, weights: Sequence[float], slopes: Sequence[Tensor]
-) -> Tensor:
+def advance(y: Tensor, dt: Increment, weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
     """y + dt sum_i weights_i slopes_i."""
     for weight, slope in zip(weights, slopes, strict=True):
         if weight:

@@ -110,11 +110,12 @@ class NativeSolver(Solver):
             )
         dtype = torch.promote_types(y0.dtype, torch.float32)
         if dtype == y0.dtype:
-            solution = integration.run(y0)
+            solution = self.gradient.solve(integration, y0)
         else:
             # Error estimates mean nothing in half precision: the field sees it, the rule does not.
-            field = promoted(integration.field, y0.dtype, dtype)
-            solution = replace(integration, field=field).run(y0.to(dtype))
+            field = promoted(integration.field, dtype, y0)
+            promotion = replace(integration, field=field)
+            solution = self.gradient.solve(promotion, y0.to(dtype))
             ys = None if solution.ys is None else solution.ys.to(y0.dtype)
             solution = replace(solution, y=solution.y.to(y0.dtype), ys=ys)
         return solution.throw() if throw else solution
@@ -125,7 +126,7 @@ class NativeSolver(Solver):
         if relaxation is not None and isinstance(integration.field, SemilinearField):
             integration = replace(integration, method=relaxation)
         solution = None
-        if integration.times is None and isinstance(self.gradient, Backpropagation):
+        if integration.times is None and type(self.gradient) is Backpropagation:
             solution = solve_taped(integration, y0)
         if solution is None:
             solution = run_in_chunks(integration, y0)

@@ -133,6 +133,7 @@ class PID(StepSizeRule):
     def propose(self, control: ErrorControl, derivative: Tensor | None) -> Increment:
         return torch.minimum(control.dt, control.remaining)
 
+    @torch.no_grad()
     def judge(
         self,
         control: ErrorControl,

@@ -11,53 +11,38 @@ from solvers.fields import SemilinearField, VectorField, check_like
 from solvers.rows import Rows, is_selectable, select
 
 
-def promoted(field: VectorField, low: torch.dtype, high: torch.dtype) -> VectorField:
-    """The field, evaluated in ``low`` on states that are ``high``."""
+def promoted(field: VectorField, high: torch.dtype, y0: Tensor) -> VectorField:
+    """The field, evaluated in the type of ``y0`` on states that are ``high``."""
     if isinstance(field, SemilinearField):
-        return _PromotedSemilinear(field, low, high)
-    return _Promoted(field, low, high)
+        return _PromotedSemilinear(field, y0.dtype, high, y0.ndim)
+    return _Promoted(field, y0.dtype, high, y0.ndim)
 
 
 class _Promoted:
-    def __init__(self, field: Any, low: torch.dtype, high: torch.dtype) -> None:
-        self.field, self.low, self.high = field, low, high
+    def __init__(self, field: Any, low: torch.dtype, high: torch.dtype, axes: int) -> None:
+        self.field, self.low, self.high, self.axes = field, low, high, axes
+        self.selectable = is_selectable(field)
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        return self._evaluate(self.field, "field(t, y)", t, y)
+
+    def _evaluate(self, function: Any, what: str, t: Tensor, y: Tensor) -> Tensor:
         state = y.to(self.low)
         time = t.to(self.low) if t.ndim else t
-        return check_like(self.field(time, state), state, "field(t, y)").to(self.high)
+        return check_like(function(time, state), state, what).to(self.high)
 
-    def __getattr__(self, name: str) -> Any:
-        # Only a field that can be asked for a part of its batch says so.
-        if name == "select" and is_selectable(self.field):
-            return self._select
-        raise AttributeError(name)
-
-    def _select(self, rows: Rows) -> VectorField:
-        return _Promoted(self.field.select(rows), self.low, self.high)
+    def select(self, rows: Rows) -> VectorField:
+        return type(self)(select(self.field, rows, self.axes), self.low, self.high, self.axes)
 
 
-class _PromotedSemilinear(SemilinearField):
-    def __init__(self, field: SemilinearField, low: torch.dtype, high: torch.dtype) -> None:
-        self._target = _Promoted(_Target(field), low, high)
+class _PromotedSemilinear(_Promoted, SemilinearField):
+    def __init__(
+        self, field: SemilinearField, low: torch.dtype, high: torch.dtype, axes: int
+    ) -> None:
+        super().__init__(field, low, high, axes)
         rate = field.rate
         self._rate = rate.to(high) if isinstance(rate, Tensor) else rate
         self.autonomous = field.autonomous
 
-
-class _Target:
-    """The target of a semilinear field as a function of its own."""
-
-    def __init__(self, field: SemilinearField) -> None:
-        self.field = field
-
-    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        return self.field.target(t, y)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "select" and is_selectable(self.field):
-            return self._select
-        raise AttributeError(name)
-
-    def _select(self, rows: Rows) -> _Target:
-        return _Target(select(self.field, rows, 0))
+    def target(self, t: Tensor, y: Tensor) -> Tensor:
+        return self._evaluate(self.field.target, "field.target(t, y)", t, y)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from solvers import native
+from solvers.backsolve import BacksolveAdjoint
 from solvers.gradients import Backpropagation, Checkpointing, GradientMode
 from solvers.pid import PID
 from solvers.solver import Solver
@@ -18,6 +19,7 @@ Factory = Callable[..., Solver]
 _GRADIENTS: dict[str, Callable[[], GradientMode]] = {
     "backpropagation": Backpropagation,
     "checkpointing": Checkpointing,
+    "backsolve": BacksolveAdjoint,
 }
 
 

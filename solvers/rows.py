@@ -52,8 +52,12 @@ class ParameterisedField:
 
 
 def is_selectable(field: Any) -> bool:
-    """Whether the field says itself how to ask it for a part of the batch."""
-    return callable(getattr(field, "select", None))
+    """Whether the field says itself how to ask it for a part of the batch.
+
+    A wrapper of a field says so by ``selectable`` where its ``select`` is only as good as that of
+    what it wraps.
+    """
+    return callable(getattr(field, "select", None)) and getattr(field, "selectable", True)
 
 
 def select(field: Any, rows: Rows, axes: int) -> Any:
@@ -62,7 +66,7 @@ def select(field: Any, rows: Rows, axes: int) -> Any:
     A field without ``select`` is taken to work on any number of samples; whether it does is for
     :func:`agrees` to find out.
     """
-    if is_selectable(field):
+    if callable(getattr(field, "select", None)):
         return cast(SelectableField, field).select(rows)
     if isinstance(field, SemilinearField):
         return _SemilinearRows(field, rows, axes)
@@ -76,7 +80,8 @@ class _SemilinearRows(SemilinearField):
         rate = field.rate
         if isinstance(rate, Tensor) and rate.ndim == axes and rate.shape[0] > 1:
             rate = rate[rows]
-        self._target = select(getattr(field, "_target", field.target), rows, axes)
+        own = type(field).target is SemilinearField.target
+        self._target = select(field._target if own else field.target, rows, axes)
         self._rate = rate
         self.autonomous = field.autonomous
 

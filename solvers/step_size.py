@@ -90,13 +90,16 @@ class Budget(NamedTuple):
 
     remaining: Increment
     steps_left: int
+    equal: float
+    """The size of an equal step."""
 
 
 class BudgetRule(StepSizeRule):
     """A rule that takes a given number of steps and lands on t1 with the last."""
 
     def start(self, bound: BoundMethod, span: Span, y0: Tensor, steps: int) -> Start:
-        return Start(Budget(self.whole(span[1] - span[0], y0), steps))
+        whole = span[1] - span[0]
+        return Start(Budget(self.whole(whole, y0), steps, whole / steps))
 
     def whole(self, span: float, y0: Tensor) -> Increment:
         """The time before the first step, in the form the rule works on."""
@@ -113,7 +116,7 @@ class BudgetRule(StepSizeRule):
         self, control: Budget, dt: Increment, attempt: Attempt, y: Tensor, bound: BoundMethod
     ) -> tuple[Budget, Verdict | None]:
         # Less the increment as applied: a bfloat16 one is rounded, and the rest makes up for it.
-        return Budget(control.remaining - dt, control.steps_left - 1), None
+        return Budget(control.remaining - dt, control.steps_left - 1, control.equal), None
 
     def running(self, control: Budget) -> bool:
         return control.steps_left > 0
@@ -150,7 +153,7 @@ class Uniform(BudgetRule):
     """Equal steps: dt = span / steps."""
 
     def split(self, budget: Budget, derivative: Tensor | None) -> Increment:
-        return budget.remaining / budget.steps_left
+        return budget.equal
 
 
 @dataclass(frozen=True)
@@ -204,7 +207,7 @@ class GradientScaled(BudgetRule):
         return per_sample(span, y0)
 
     def split(self, budget: Budget, derivative: Tensor | None) -> Increment:
-        remaining, steps_left = budget
+        remaining, steps_left, _ = budget
         if steps_left == 1 or derivative is None:
             return remaining
         norm = sample_norm(derivative)

@@ -52,7 +52,9 @@ class _Tape(Method):
         self.sizes: list[Increment] = []
 
     def bind(self, field: VectorField) -> BoundMethod:
-        return _BoundTape(self, self.method.bind(field))
+        bound = BoundRelaxation(self.method, field)
+        bound.keeps_targets = True
+        return _BoundTape(self, bound)
 
     def step(
         self, field: VectorField, t: Tensor, y: Tensor, dt: Increment, first: Tensor
@@ -162,6 +164,7 @@ class _Sweep:
     ) -> tuple[Tensor, ...]:
         rate_grad = torch.zeros_like(self.rate)
         gathered: Tensor | None = None  # sum of g (u - y) over steps of one size
+        grad = grad.clone()  # the sweep works in place: few arrays stay in the cache
         for index in range(len(sizes) - 1, -1, -1):
             y, target, dt = states[index], targets[index], sizes[index]
             weight = self.bound.weight(dt, y)
@@ -174,9 +177,8 @@ class _Sweep:
                 if index == 0 or sizes[index - 1] != dt:
                     rate_grad.addcmul_(self._slope(weight, dt), gathered)
                     gathered = None
-            pulled = grad * weight
-            base = torch.sub(grad, pulled, out=gap)
-            grad = self.pullback.pull(y, target, pulled, base)
+            pulled = torch.mul(grad, weight, out=gap)
+            grad = self.pullback.pull(y, target, pulled, grad.sub_(pulled))
         return grad, rate_grad, *self.pullback.gradients()
 
     def _slope(self, weight: Tensor, dt: Increment) -> Tensor:

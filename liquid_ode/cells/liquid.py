@@ -78,7 +78,7 @@ class _LiquidPullback:
         self.drive_grad: Tensor | None = None
 
     def pull(self, y: Tensor, target: Tensor, grad: Tensor, base: Tensor) -> Tensor:
-        inner = torch.ops.aten.tanh_backward(grad, target)  # (B, H)
+        inner = torch.ops.aten.tanh_backward.grad_input(grad, target, grad_input=grad)  # (B, H)
         if y.dtype == self.recurrent_grad.dtype:
             self.recurrent_grad.addmm_(inner.t(), y)
         else:
