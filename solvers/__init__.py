@@ -9,12 +9,14 @@
 from solvers.backsolve import BacksolveAdjoint
 from solvers.errors import SolverError
 from solvers.events import Event
-from solvers.exponential import Relaxation, SemilinearMethod
+from solvers.exponential import ExponentialRungeKutta
+from solvers.exponential_tableau import ExponentialTableau
 from solvers.fields import PullbackField, SemilinearField, TargetPullback, VectorField
 from solvers.gradients import Backpropagation, Checkpointing, GradientMode
 from solvers.methods import Attempt, Method, RungeKutta
 from solvers.native import (
     ETDRK2,
+    ETDRK4,
     RK4,
     Bosh3,
     Dopri5,
@@ -30,7 +32,9 @@ from solvers.native import (
 )
 from solvers.pid import PID
 from solvers.registry import get, names, options
+from solvers.relaxation import Relaxation
 from solvers.rows import ParameterisedField, SelectableField
+from solvers.semilinear import SemilinearMethod
 from solvers.solution import (
     MAX_STEPS,
     NON_FINITE,
@@ -47,6 +51,7 @@ from solvers.torchdiffeq_adapter import TorchDiffEq
 
 __all__ = [
     "ETDRK2",
+    "ETDRK4",
     "MAX_STEPS",
     "NON_FINITE",
     "PID",
@@ -64,6 +69,8 @@ __all__ = [
     "Euler",
     "Event",
     "ExponentialEuler",
+    "ExponentialRungeKutta",
+    "ExponentialTableau",
     "GradientMode",
     "GradientScaled",
     "Heun",

@@ -1,165 +1,168 @@
-"""Steps of methods for semilinear fields, dy/dt = (target(t, y) - y) / tau."""
+"""Exponential Runge-Kutta methods: the leak of a semilinear field is solved exactly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
 
-from solvers.fields import PullbackField, SemilinearField, VectorField, check_like
-from solvers.methods import Attempt, BoundMethod, Increment, Method, RungeKutta
-from solvers.tableau import EULER
-
-
-class SemilinearMethod(Method):
-    """A method that evaluates the target of a semilinear field, and treats the leak itself."""
-
-    name: str
-
-    def check(self, field: VectorField) -> None:
-        if not isinstance(field, SemilinearField):
-            raise ValueError(
-                f"{self.name} needs a SemilinearField, dy/dt = (target(t, y) - y) / tau; "
-                f"it was given {type(field).__name__}. Wrap the field as "
-                "solvers.SemilinearField(target, tau), or take a general method such as heun."
-            )
-
-    def first(self, field: VectorField, t: Tensor, y: Tensor) -> Tensor:
-        return evaluate_target(field, t, y)
-
-    def derivative(self, field: VectorField, y: Tensor, first: Tensor) -> Tensor:
-        return (first - y) * cast(SemilinearField, field).rate
-
-
-def evaluate_target(field: VectorField, t: Tensor, y: Tensor) -> Tensor:
-    """target(t, y), of the shape and dtype of y."""
-    return check_like(cast(SemilinearField, field).target(t, y), y, "field.target(t, y)")
-
-
-def step_ratio(field: VectorField, dt: Increment, y: Tensor) -> Tensor:
-    """dt / tau in the dtype of the state; broadcasts against it."""
-    ratio = cast(SemilinearField, field).rate * dt
-    return torch.as_tensor(ratio, dtype=y.dtype, device=y.device)
+from solvers.exponential_tableau import ExponentialTableau
+from solvers.fields import VectorField
+from solvers.methods import Attempt, BoundMethod, Increment
+from solvers.semilinear import SemilinearMethod, evaluate_target, step_ratio
 
 
 @dataclass(frozen=True)
-class Relaxation(SemilinearMethod):
-    """One step of a semilinear field towards its target: y1 = y + w(dt/tau) (target - y).
-
-    The weight w tells the methods apart: z is explicit Euler, 1 - exp(-z) exponential Euler,
-    z / (1 + z) semi-implicit Euler.
+class ExponentialRungeKutta(SemilinearMethod):
+    """An explicit exponential Runge-Kutta step out of its tableau.
 
     Args:
         name: for messages.
-        weight: w as a function of z.
-        weight_slope: dw/dz as a function of w.
+        tableau: the coefficients.
     """
 
     name: str
-    weight: Callable[[Tensor], Tensor]
-    weight_slope: Callable[[Tensor], Tensor]
-    order: int = 1
-    stages: int = 1
+    tableau: ExponentialTableau
 
-    def weight_of(self, field: VectorField, dt: Increment, y: Tensor) -> Tensor:
-        """w(dt / tau), of the shape and dtype of y."""
-        # CUDA's autocast takes expm1 in float32.
-        return self.weight(step_ratio(field, dt, y)).to(y.dtype).expand_as(y)
+    @property
+    def order(self) -> int:
+        return self.tableau.order
+
+    @property
+    def stages(self) -> int:
+        return len(self.tableau.b)
+
+    @property
+    def error_order(self) -> int | None:
+        order = self.tableau.embedded_order
+        return None if order is None else order + 1
 
     def step(
         self, field: VectorField, t: Tensor, y: Tensor, dt: Increment, first: Tensor
     ) -> Attempt:
-        return Attempt(torch.lerp(y, first, self.weight_of(field, dt, y)))
+        return self.bind(field).step(t, y, dt, first)
 
     def bind(self, field: VectorField) -> BoundMethod:
         self.check(field)
-        return BoundRelaxation(self, field)
+        return _BoundExponential(self, field)
 
 
-class BoundRelaxation(BoundMethod):
-    """Keeps the weight while the step does not change, and the slope where a rule asked for it."""
+class _Weights:
+    """The weights of one size of step, as tensors that broadcast against the state.
 
-    method: Relaxation
-
-    def __init__(self, method: Relaxation, field: VectorField) -> None:
-        super().__init__(method, field)
-        self._dt: float | None = None
-        self._weight: Tensor | None = None
-        self._slope: Tensor | None = None
-        self.keeps_targets = not isinstance(field, PullbackField)
-        """Whether a target must outlive its step; else the step is written over it."""
-
-    def first(self, t: Tensor, y: Tensor) -> Tensor:
-        self._slope = None
-        return evaluate_target(self.field, t, y)
-
-    def derivative(self, y: Tensor, first: Tensor) -> Tensor:
-        self._slope = self.method.derivative(self.field, y, first)
-        return self._slope
-
-    def weight(self, dt: Increment, y: Tensor) -> Tensor:
-        """w(dt / tau), of the shape and dtype of y."""
-        if isinstance(dt, Tensor):
-            return self.method.weight_of(self.field, dt, y)
-        if self._weight is None or dt != self._dt:
-            self._dt, self._weight = dt, self.method.weight_of(self.field, dt, y)
-        return self._weight
-
-    def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> Attempt:
-        if torch.is_grad_enabled():  # the slope that sized the step carries no gradient
-            return Attempt(torch.lerp(y, first, self.weight(dt, y)))
-        if self._slope is not None and self.method is EXPLICIT_EULER and isinstance(dt, Tensor):
-            return Attempt(torch.addcmul(y, self._slope, dt, out=self._slope))
-        out = None if self.keeps_targets else first
-        return Attempt(torch.lerp(y, first, self.weight(dt, y), out=out))
-
-
-EXPLICIT_EULER = Relaxation("euler", lambda z: z, torch.ones_like)
-EXPONENTIAL_EULER = Relaxation("exponential_euler", lambda z: -torch.expm1(-z), lambda w: 1 - w)
-SEMI_IMPLICIT_EULER = Relaxation(
-    "semi_implicit_euler", lambda z: z / (1 + z), lambda w: (1 - w).square()
-)
-
-
-def relaxation_of(method: Method) -> Relaxation | None:
-    """The method as a relaxation, if on a semilinear field it is one."""
-    if isinstance(method, Relaxation):
-        return method
-    return EXPLICIT_EULER if method == RungeKutta(EULER) else None
-
-
-@dataclass(frozen=True)
-class ETD2RK(SemilinearMethod):
-    """Exponential time differencing of order 2, with exponential Euler embedded.
-
-    With z = -dt/tau and u the target: a = e^z y + (1 - e^z) u(y) and
-    y1 = a + ((1 + z - e^z)/z) (u(a) - u(y)); the error estimate is y1 - a.
-
-    Reference: Cox & Matthews 2002, Exponential time differencing for stiff systems, eqs. 20-22.
+    Since the weights of a stage sum to 1 - e^(c z) over r, a stage is
+    Y = y + (1 - e^(c z)) (u_1 - y) + sum_{j > 1} w_j (u_j - u_1), which is exact for a constant
+    target, whatever rounding does to the w_j.
     """
 
-    name: str = "etdrk2"
-    order: int = 2
-    stages: int = 2
-    error_order: int = 2
+    def __init__(self, tableau: ExponentialTableau, ratio: Tensor, dtype: torch.dtype) -> None:
+        phis: dict[float, tuple[Tensor, ...]] = {}
 
-    def step(
-        self, field: VectorField, t: Tensor, y: Tensor, dt: Increment, first: Tensor
-    ) -> Attempt:
-        ratio = step_ratio(field, dt, y)  # dt / tau = -z
-        decay = -torch.expm1(-ratio)  # 1 - e^z
-        euler = torch.lerp(y, first, decay.to(y.dtype).expand_as(y))
-        change = evaluate_target(field, t + dt, euler) - first
-        correction = change * second_weight(ratio, decay).to(y.dtype)
-        return Attempt(euler + correction, correction)
+        def decay(c: float) -> Tensor:
+            return (-torch.expm1(-c * ratio)).to(dtype)  # CUDA's autocast takes it in float32
+
+        def weights(rows: Sequence[Sequence[float]], c: float) -> list[Tensor | None]:
+            if c not in phis:
+                phis[c] = phi_functions(-c * ratio)
+            return [
+                _combined(row, phis[c], ratio).to(dtype) if any(row) else None for row in rows[1:]
+            ]
+
+        self.decays = [decay(c) for c in tableau.c[1:]]
+        self.inner = [weights(row, c) for row, c in zip(tableau.a, tableau.c[1:], strict=True)]
+        self.decay = decay(1.0)
+        self.outer = weights(tableau.b, 1.0)
+        self.error = None
+        if tableau.embedded is not None:
+            difference = [
+                [high - low for high, low in zip(b, e, strict=True)]
+                for b, e in zip(tableau.b, tableau.embedded, strict=True)
+            ]
+            self.error = weights(difference, 1.0)
+
+
+class _BoundExponential(BoundMethod):
+    """Keeps the weights while the step does not change."""
+
+    method: ExponentialRungeKutta
+
+    def __init__(self, method: ExponentialRungeKutta, field: VectorField) -> None:
+        super().__init__(method, field)
+        self._dt: float | None = None
+        self._weights: _Weights | None = None
+
+    def _weights_of(self, dt: Increment, y: Tensor) -> _Weights:
+        if self._weights is None or isinstance(dt, Tensor) or dt != self._dt:
+            self._dt = None if isinstance(dt, Tensor) else dt
+            ratio = step_ratio(self.field, dt, y)
+            self._weights = _Weights(self.method.tableau, ratio, y.dtype)
+        return self._weights
+
+    def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> Attempt:
+        weights = self._weights_of(dt, y)
+        changes: list[Tensor] = []  # targets less the first
+        for c, decay, row in zip(
+            self.method.tableau.c[1:], weights.decays, weights.inner, strict=True
+        ):
+            inner = _stage(y, first, decay, row, changes)
+            changes.append(evaluate_target(self.field, t + c * dt, inner) - first)
+        error = None
+        if weights.error is not None:
+            error = _sum_of(torch.zeros_like(y), weights.error, changes)
+        return Attempt(_stage(y, first, weights.decay, weights.outer, changes), error)
+
+
+def _stage(
+    y: Tensor,
+    first: Tensor,
+    decay: Tensor,
+    weights: Sequence[Tensor | None],
+    changes: Sequence[Tensor],
+) -> Tensor:
+    return _sum_of(torch.lerp(y, first, decay.expand_as(y)), weights, changes)
+
+
+def _sum_of(total: Tensor, weights: Sequence[Tensor | None], changes: Sequence[Tensor]) -> Tensor:
+    for weight, change in zip(weights, changes, strict=True):
+        if weight is not None:
+            total = torch.addcmul(total, weight, change)
+    return total
+
+
+def _combined(row: Sequence[float], phis: Sequence[Tensor], ratio: Tensor) -> Tensor:
+    """r sum_k row_k phi_k."""
+    total = torch.zeros_like(ratio)
+    for coefficient, phi in zip(row, phis, strict=True):
+        if coefficient:
+            total = total + coefficient * phi
+    return ratio * total
+
+
+def phi_functions(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """phi_1 to phi_3 for z <= 0: phi_0 = e^z, phi_{k+1} = (phi_k - 1/k!) / z.
+
+    The recurrence cancels near 0, where the series sum_n z^n / (n + k)! is used.
+
+    Reference: Hochbruck & Ostermann, Exponential integrators, Acta Numerica 2010, section 2.1.
+    """
+    near = z.abs() < 1
+    divisor = torch.where(near, 1.0, z)  # a branch not taken must not spoil the gradient
+    inside = torch.where(near, z, 0.0)
+    far = torch.expm1(z) / divisor
+    found = []
+    for k in (1, 2, 3):
+        terms = 17 if z.dtype == torch.float64 else 9
+        series = torch.zeros_like(z)
+        for n in reversed(range(terms)):
+            series = series * inside + 1 / math.factorial(n + k)
+        found.append(torch.where(near, series, far))
+        far = (far - 1 / math.factorial(k)) / divisor
+    return found[0], found[1], found[2]
 
 
 def second_weight(ratio: Tensor, decay: Tensor) -> Tensor:
-    """(1 + z - e^z)/z for z = -ratio, out of decay = 1 - e^z: in (0, 1), 0 at ratio = 0."""
-    # 1 - decay / ratio cancels near 0; there the series ratio/2 - ratio^2/6 + ... is used.
-    small = ratio < 0.01
-    series = ratio * (1 / 2 - ratio * (1 / 6 - ratio * (1 / 24 - ratio * (1 / 120 - ratio / 720))))
-    return torch.where(small, series, 1 - decay / torch.where(small, 1.0, ratio))
+    """(1 + z - e^z)/z for z = -ratio, which is ratio phi_2(z): in (0, 1), 0 at ratio = 0."""
+    return ratio * phi_functions(-ratio)[1]

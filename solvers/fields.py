@@ -46,7 +46,7 @@ class SemilinearField:
                 f"its smallest value is {values.min().item():g}. Clamp it first."
             )
         self._target = target
-        self._rate: Tensor | float = 1.0 / tau
+        self._rate: Tensor | float = tau.reciprocal() if isinstance(tau, Tensor) else 1.0 / tau
 
     @property
     def rate(self) -> Tensor | float:

@@ -210,15 +210,15 @@ class Integration:
         first: Tensor,
     ) -> Progress:
         """Take the accepted steps, and let go of the samples that ended."""
-        accepted, status, ended = verdict
+        accepted, ended, _ = verdict
         if before.done is not None:
             ended = ended & ~before.done
             accepted = accepted & ~before.done.view(accepted.shape)
         y = torch.where(accepted, attempt.y, before.y)
         if attempt.last is not None:
             after = after._replace(first=torch.where(accepted, attempt.last, first))
-        counts = accepted.view(-1).to(torch.int64)
-        counts = counts if before.accepted is None else before.accepted + counts
+        taken = accepted.view(-1)
+        counts = taken.long() if before.accepted is None else before.accepted + taken
         after = after._replace(y=y, accepted=counts)
         event_time = None
         if self.times is not None or self.event is not None:
@@ -233,6 +233,9 @@ class Integration:
                 after = after._replace(records=before.records + records)
         if not bool(ended.any()):
             return after
+        status = verdict.status()
+        if event_time is not None:
+            status = torch.where(event_time.isnan(), status, int(SUCCESS)).to(status.dtype)
         return self._let_go(after, ended, status, event_time)
 
     def _meet_event(

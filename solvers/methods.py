@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple, cast
 
 import torch
@@ -129,6 +130,10 @@ class BoundMethod:
     def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> Attempt:
         return self.method.step(self.field, t, y, dt, first)
 
+    def error(self, attempt: Attempt, dt: Increment) -> Tensor:
+        """The estimate of the local error of the step made last; it may be overwritten."""
+        return self.method.error(attempt, dt)
+
 
 @dataclass(frozen=True)
 class RungeKutta(Method):
@@ -165,7 +170,7 @@ class RungeKutta(Method):
         inner = y
         for row, node in zip(tableau.a, tableau.c[1:], strict=True):
             inner = advance(y, dt, row, slopes)
-            slopes.append(check_like(field(t + node * dt, inner), y, "field(t, y)"))
+            slopes.append(check_like(field(later(t, node, dt), inner), y, "field(t, y)"))
         if tableau.first_same_as_last:
             return Attempt(inner, None, slopes[-1], tuple(slopes))
         return Attempt(advance(y, dt, tableau.b, slopes), None, None, tuple(slopes))
@@ -173,6 +178,64 @@ class RungeKutta(Method):
     def error(self, attempt: Attempt, dt: Increment) -> Tensor:
         weights = cast(tuple[float, ...], self.tableau.error_weights)
         return combine(weights, attempt.slopes) * dt
+
+    def bind(self, field: VectorField) -> BoundMethod:
+        self.check(field)
+        return _BoundRungeKutta(self, field)
+
+
+class _BoundRungeKutta(BoundMethod):
+    """Forms the stages out of one array of slopes, where samples have their own steps.
+
+    A matrix-vector product per stage then takes the place of a kernel per coefficient, which is
+    what a small batch pays for. Autograd needs every slope as it was, so there it is not done.
+    """
+
+    method: RungeKutta
+
+    def __init__(self, method: RungeKutta, field: VectorField) -> None:
+        super().__init__(method, field)
+        self._matrix: Tensor | None = None  # the slopes times dt, (elements, stages)
+
+    def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> Attempt:
+        if torch.is_grad_enabled() or not isinstance(dt, Tensor):
+            self._matrix = None
+            return super().step(t, y, dt, first)
+        tableau = self.method.tableau
+        scaled = torch.empty((tableau.stages, *y.shape), dtype=y.dtype, device=y.device)
+        matrix = scaled.view(tableau.stages, -1).t()
+        rows = _rows(tableau, y.dtype, y.device)
+        flat = y.reshape(-1)
+        slopes = [first]
+        for i, node in enumerate(tableau.c[1:]):
+            torch.mul(slopes[i], dt, out=scaled[i])
+            inner = torch.addmv(flat, matrix[:, : i + 1], rows[i]).view_as(y)
+            slopes.append(check_like(self.field(later(t, node, dt), inner), y, "field(t, y)"))
+        torch.mul(slopes[-1], dt, out=scaled[-1])
+        self._matrix = matrix
+        if tableau.first_same_as_last:
+            return Attempt(inner, None, slopes[-1], tuple(slopes))
+        y1 = torch.addmv(flat, matrix, rows[-2]).view_as(y)
+        return Attempt(y1, None, None, tuple(slopes))
+
+    def error(self, attempt: Attempt, dt: Increment) -> Tensor:
+        if self._matrix is None:
+            return super().error(attempt, dt)
+        y = attempt.y
+        weights = _rows(self.method.tableau, y.dtype, y.device)[-1]
+        return torch.mv(self._matrix, weights).view_as(y)
+
+
+@cache
+def _rows(tableau: ButcherTableau, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    """The rows of a, b and the error weights as vectors."""
+    rows = (*tableau.a, tableau.b, tableau.error_weights or ())
+    return tuple(torch.tensor(row, dtype=dtype, device=device) for row in rows)
+
+
+def later(t: Tensor, node: float, dt: Increment) -> Tensor:
+    """t + node dt."""
+    return torch.add(t, dt, alpha=node) if isinstance(dt, Tensor) else t + node * dt
 
 
 def advance(y: Tensor, dt: Increment, weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from solvers.methods import Attempt, BoundMethod, Increment, Method
-from solvers.solution import MAX_STEPS, NON_FINITE, STEP_UNDERFLOW
+from solvers.solution import MAX_STEPS, NON_FINITE, STEP_UNDERFLOW, SUCCESS
 from solvers.solver import check_number, check_steps, check_tolerance
 from solvers.step_size import Start, StepSizeRule, Verdict, per_sample, sample_norm
 
@@ -144,7 +144,7 @@ class PID(StepSizeRule):
     ) -> tuple[ErrorControl, Verdict]:
         order = bound.method.error_order or 1
         scale = torch.maximum(y.abs(), attempt.y.abs()).mul_(self.rtol).add_(self.atol)
-        scaled = bound.method.error(attempt, dt).div_(scale)
+        scaled = bound.error(attempt, dt).div_(scale)
         size = math.prod(y.shape[1:])
         # A NaN, of the error or of the state, is an infinite error.
         ratio = sample_norm(scaled).mul_(size**-0.5).nan_to_num_(nan=math.inf, posinf=math.inf)
@@ -176,17 +176,18 @@ class PID(StepSizeRule):
         return factor.clamp_(self.factor_min, self.factor_max)
 
     def _verdict(self, control: ErrorControl, ratio: Tensor, accepted: Tensor) -> Verdict:
-        arrived = (control.remaining <= 0).view(-1)
-        lost = (control.dt < control.smallest).logical_and_(~accepted).view(-1)
-        ended = arrived | lost
-        status = torch.zeros_like(ended, dtype=torch.int8)
+        arrived = control.remaining <= 0
+        lost = (control.dt < control.smallest).logical_and_(~accepted)
+        ended = (arrived | lost).view(-1)
         if control.tries >= self.max_steps:
-            status.masked_fill_(~arrived, int(MAX_STEPS))
             ended = torch.ones_like(ended)
-        if bool(lost.any()):
-            reason = torch.where(torch.isinf(ratio.view(-1)), int(NON_FINITE), int(STEP_UNDERFLOW))
-            status = torch.where(lost, reason.to(torch.int8), status)
-        return Verdict(accepted, status, ended)
+
+        def status() -> Tensor:
+            unable = torch.where(torch.isinf(ratio), int(NON_FINITE), int(STEP_UNDERFLOW))
+            codes = torch.where(lost, unable, int(MAX_STEPS))
+            return torch.where(arrived, int(SUCCESS), codes).view(-1).to(torch.int8)
+
+        return Verdict(accepted, ended, status)
 
     def _first_step(
         self, bound: BoundMethod, span: tuple[float, float], y0: Tensor, first: Tensor

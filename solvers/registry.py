@@ -90,7 +90,9 @@ _FACTORIES: dict[str, Factory] = {
     "batched_tsit5": _controlled(native.Tsit5),
     "exponential_euler": _uniform(native.ExponentialEuler),
     "etdrk2": _uniform(native.ETDRK2),
+    "etdrk4": _uniform(native.ETDRK4),
     "batched_etdrk2": _controlled(native.ETDRK2),
+    "batched_etdrk4": _controlled(native.ETDRK4),
     "semi_implicit_euler": _uniform(native.SemiImplicitEuler),
 }
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -24,13 +26,13 @@ class Verdict(NamedTuple):
 
     Attributes:
         accepted: whether the step is taken, bool ``(n, 1, ..., 1)``.
-        status: SUCCESS, or why the sample cannot go on, int8 ``(n,)``.
         ended: whether the sample has arrived or failed, bool ``(n,)``.
+        status: gives, for the samples that ended, SUCCESS or what they failed of, int8 ``(n,)``.
     """
 
     accepted: Tensor
-    status: Tensor
     ended: Tensor
+    status: Callable[[], Tensor]
 
 
 class Start(NamedTuple):
@@ -145,7 +147,7 @@ class Watched(StepSizeRule):
         finite = finite_samples(attempt.y)
         ended = torch.ones_like(finite) if after.steps_left == 0 else ~finite
         accepted = finite.view(-1, *[1] * (y.ndim - 1))
-        return after, Verdict(accepted, finite_status(finite), ended)
+        return after, Verdict(accepted, ended, partial(finite_status, finite))
 
 
 @dataclass(frozen=True)

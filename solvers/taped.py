@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from solvers.chunks import row_chunks
-from solvers.exponential import EXPLICIT_EULER, BoundRelaxation, Relaxation, relaxation_of
 from solvers.fields import PullbackField, TargetPullback, VectorField
 from solvers.finite import under_transform
 from solvers.integrate import Integration
 from solvers.methods import Attempt, BoundMethod, Increment, Method
+from solvers.relaxation import EXPLICIT_EULER, BoundRelaxation, Relaxation, relaxation_of
 from solvers.solution import Solution
 
 
@@ -113,12 +113,13 @@ class _Trajectory(torch.autograd.Function):
             wanted = [tensor for tensor in tensors if tensor.requires_grad]
             found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
             return None, None, *(next(found) if x.requires_grad else None for x in tensors)
-        sweeps = []
-        for rows, sizes in zip(ctx.chunks, ctx.sizes, strict=True):
-            steps = len(sizes)
-            states, targets, saved = saved[:steps], saved[steps : 2 * steps], saved[2 * steps :]
+        sweeps: list[tuple[Tensor, ...]] = []
+        for rows, sizes in reversed(list(zip(ctx.chunks, ctx.sizes, strict=True))):
+            count = 2 * len(sizes)  # the last chunk is still in the cache, so it comes first
+            taped, saved = saved[-count:], saved[:-count]
             sweep = _Sweep(ctx.integration.method, _part(field, rows, ctx.chunks))
-            sweeps.append(sweep.run(states, targets, sizes, grad[rows]))
+            half = len(sizes)
+            sweeps.insert(0, sweep.run(taped[:half], taped[half:], sizes, grad[rows]))
         return None, None, *_joined(field, ctx.chunks, sweeps)
 
 
@@ -162,27 +163,24 @@ class _Sweep:
         sizes: Sequence[Increment],
         grad: Tensor,
     ) -> tuple[Tensor, ...]:
-        rate_grad = torch.zeros_like(self.rate)
+        rate_grad: Tensor | None = None
         gathered: Tensor | None = None  # sum of g (u - y) over steps of one size
         grad = grad.clone()  # the sweep works in place: few arrays stay in the cache
         for index in range(len(sizes) - 1, -1, -1):
             y, target, dt = states[index], targets[index], sizes[index]
             weight = self.bound.weight(dt, y)
             gap = target - y
-            if isinstance(dt, Tensor):
-                rate_grad.addcmul_(self._slope(weight, dt).mul_(grad), gap)
-            else:
-                gathered = torch.zeros_like(y) if gathered is None else gathered
-                gathered.addcmul_(grad, gap)
-                if index == 0 or sizes[index - 1] != dt:
-                    rate_grad.addcmul_(self._slope(weight, dt), gathered)
-                    gathered = None
+            gathered = grad * gap if gathered is None else gathered.addcmul_(grad, gap)
+            if isinstance(dt, Tensor) or index == 0 or sizes[index - 1] != dt:
+                gathered = self._times_slope(gathered, weight, dt)
+                rate_grad = gathered if rate_grad is None else rate_grad.add_(gathered)
+                gathered = None
             pulled = torch.mul(grad, weight, out=gap)
             grad = self.pullback.pull(y, target, pulled, grad.sub_(pulled))
-        return grad, rate_grad, *self.pullback.gradients()
+        return grad, cast(Tensor, rate_grad), *self.pullback.gradients()
 
-    def _slope(self, weight: Tensor, dt: Increment) -> Tensor:
-        """w'(rate dt) dt."""
+    def _times_slope(self, gathered: Tensor, weight: Tensor, dt: Increment) -> Tensor:
+        """w'(rate dt) dt times what was gathered."""
         if self.method is EXPLICIT_EULER:
-            return torch.zeros_like(self.rate).add_(dt)
-        return self.method.weight_slope(weight).mul_(dt)
+            return gathered.mul_(dt)
+        return gathered.mul_(self.method.weight_slope(weight)).mul_(dt)

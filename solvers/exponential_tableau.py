@@ -1,0 +1,83 @@
+"""Explicit exponential Runge-Kutta methods as data.
+
+Hochbruck & Ostermann, Exponential integrators, Acta Numerica 2010, section 2.3.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+Phi = tuple[float, float, float]
+"""A weight w = w_1 phi_1 + w_2 phi_2 + w_3 phi_3."""
+
+
+@dataclass(frozen=True)
+class ExponentialTableau:
+    """Coefficients of an explicit exponential Runge-Kutta method for dy/dt = (u(t, y) - y)/tau.
+
+    With r = dt/tau, z = -r and u_j = u(t + c_j dt, Y_j):
+    Y_i = e^(c_i z) y + r sum_j a_ij(c_i z) u_j,  y1 = e^z y + r sum_j b_j(z) u_j.
+
+    Args:
+        a: rows 2 to s; each weight is a combination of phi_1 to phi_3 at c_i z.
+        b: weights of the stages, combinations of phi_1 to phi_3 at z.
+        c: nodes; the first is 0.
+        order: order of convergence.
+        embedded: weights of a second result of a lower order; None where there is none.
+        embedded_order: order of that result.
+
+    Raises:
+        ValueError: where the shapes do not fit, or the weights of a row do not sum to c_i phi_1,
+            which makes the method exact for a constant target.
+    """
+
+    a: tuple[tuple[Phi, ...], ...]
+    b: tuple[Phi, ...]
+    c: tuple[float, ...]
+    order: int
+    embedded: tuple[Phi, ...] | None = None
+    embedded_order: int | None = None
+
+    def __post_init__(self) -> None:
+        stages = len(self.b)
+        if len(self.c) != stages or [len(row) for row in self.a] != list(range(1, stages)):
+            raise ValueError(f"a, b and c do not describe one explicit method of {stages} stages")
+        rows = [*zip(self.a, self.c[1:], strict=True), (self.b, 1.0)]
+        if self.embedded is not None:
+            rows.append((self.embedded, 1.0))
+        for row, node in rows:
+            sums = [sum(weights) for weights in zip(*row, strict=True)]
+            if not all(
+                math.isclose(value, wanted, abs_tol=1e-12)
+                for value, wanted in zip(sums, (node, 0.0, 0.0), strict=True)
+            ):
+                raise ValueError(f"the weights {row} must sum to {node} phi_1, not {sums}")
+
+
+_NONE: Phi = (0.0, 0.0, 0.0)
+
+# Cox & Matthews 2002, Exponential time differencing for stiff systems, eq. 22; exponential Euler
+# embedded.
+ETD2RK = ExponentialTableau(
+    a=(((1.0, 0.0, 0.0),),),
+    b=((1.0, -1.0, 0.0), (0.0, 1.0, 0.0)),
+    c=(0.0, 1.0),
+    order=2,
+    embedded=((1.0, 0.0, 0.0), _NONE),
+    embedded_order=1,
+)
+# Krogstad 2005, Generalized integrating factor methods for stiff PDEs, eq. 51. The embedded
+# result takes the first of the two stages at the half step for both.
+ETD4RK = ExponentialTableau(
+    a=(
+        ((0.5, 0.0, 0.0),),
+        ((0.5, -1.0, 0.0), (0.0, 1.0, 0.0)),
+        ((1.0, -2.0, 0.0), _NONE, (0.0, 2.0, 0.0)),
+    ),
+    b=((1.0, -3.0, 4.0), (0.0, 2.0, -4.0), (0.0, 2.0, -4.0), (0.0, -1.0, 4.0)),
+    c=(0.0, 0.5, 0.5, 1.0),
+    order=4,
+    embedded=((1.0, -3.0, 4.0), (0.0, 4.0, -8.0), _NONE, (0.0, -1.0, 4.0)),
+    embedded_order=2,
+)
