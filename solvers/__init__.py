@@ -13,6 +13,8 @@ from solvers.exponential import ExponentialRungeKutta
 from solvers.exponential_tableau import ExponentialTableau
 from solvers.fields import PullbackField, SemilinearField, TargetPullback, VectorField
 from solvers.gradients import Backpropagation, Checkpointing, GradientMode
+from solvers.learned import LearnedExponential, LearnedMethod, LearnedRungeKutta, LearnedSolver
+from solvers.learned_training import relative_errors, train_solver
 from solvers.methods import Attempt, Method, RungeKutta
 from solvers.native import (
     ETDRK2,
@@ -31,6 +33,7 @@ from solvers.native import (
     Tsit5,
 )
 from solvers.pid import PID
+from solvers.recording import RecordedProblem, Recorder
 from solvers.registry import get, names, options
 from solvers.relaxation import Relaxation
 from solvers.rows import ParameterisedField, SelectableField
@@ -75,12 +78,18 @@ __all__ = [
     "GradientScaled",
     "Heun",
     "HeunEuler",
+    "LearnedExponential",
+    "LearnedMethod",
+    "LearnedRungeKutta",
+    "LearnedSolver",
     "Method",
     "Midpoint",
     "NativeSolver",
     "ParameterisedField",
     "PullbackField",
     "Ralston",
+    "RecordedProblem",
+    "Recorder",
     "Relaxation",
     "RungeKutta",
     "SelectableField",
@@ -101,4 +110,6 @@ __all__ = [
     "get",
     "names",
     "options",
+    "relative_errors",
+    "train_solver",
 ]

@@ -13,10 +13,11 @@ from torch.autograd.function import once_differentiable
 from solvers.fields import PullbackField, SemilinearField, VectorField
 from solvers.finite import under_transform
 from solvers.gradients import Backpropagation
-from solvers.integrate import Integration, StepTaken
+from solvers.integrate import Integration
 from solvers.methods import RungeKutta, advance
 from solvers.native import NativeSolver
 from solvers.outputs import Times
+from solvers.progress import StepTaken
 from solvers.rows import ParameterisedField, Rows, is_selectable, select
 from solvers.solution import Solution
 

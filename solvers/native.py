@@ -41,6 +41,10 @@ class NativeSolver(Solver):
             None with :class:`PID`, which takes the steps that its tolerances need.
         step_size: the rule.
         gradient: :class:`Backpropagation`, :class:`Checkpointing` or :class:`BacksolveAdjoint`.
+        compiled: whether the steps of an error-controlled solve are compiled by torch.compile,
+            where no gradient is recorded. The first solve then takes some seconds more; small
+            states, whose time goes into starting kernels, are solved faster from then on. (A
+            fixed number of steps needs no option: torch.compile of the model follows it.)
 
     Raises:
         ValueError: where ``steps`` is below 1, missing, or given to a rule that chooses its own;
@@ -50,6 +54,7 @@ class NativeSolver(Solver):
     steps: int | None = 5
     step_size: StepSizeRule = Uniform()
     gradient: GradientMode = Backpropagation()
+    compiled: bool = False
 
     method: ClassVar[Method]
 
@@ -67,6 +72,11 @@ class NativeSolver(Solver):
         self.step_size.check(self.method)
         if self.step_size.uses_budget:
             check_steps(self.steps)
+            if self.compiled:
+                raise ValueError(
+                    "compiled is for error control; a fixed number of steps is compiled with the "
+                    "model around it: torch.compile(model)"
+                )
         elif self.steps is not None:
             raise ValueError(
                 f"{type(self.step_size).__name__} chooses its own number of steps, so steps must "
@@ -91,7 +101,15 @@ class NativeSolver(Solver):
         elif asked is not None:
             times = Times(tuple(span[1] - t for t in asked), None, span[1] - span[0])
         integration = Integration(
-            self.method, self.step_size, self.gradient, self.steps or 0, field, span, times, event
+            self.method,
+            self.step_size,
+            self.gradient,
+            self.steps or 0,
+            field,
+            span,
+            times,
+            event,
+            compiled=self.compiled,
         )
         if isinstance(self.step_size, BudgetRule):
             if event is not None:

@@ -21,12 +21,13 @@ class ErrorControl(NamedTuple):
     remaining: Tensor
     dt: Tensor
     """The next step, before it is cut at t1."""
+    ratio: Tensor
+    """Error ratio of the last step that was tried."""
     last_ratio: Tensor | None
     """Error ratios of the last two accepted steps, where the coefficients use them."""
     ratio_before: Tensor | None
-    smallest: float
-    """A step below this cannot be resolved."""
-    tries: int
+    smallest: Tensor
+    """A step below this cannot be resolved; no axes."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,10 @@ class PID(StepSizeRule):
         control = ErrorControl(
             remaining=whole,
             dt=dt.clamp(min=smallest, max=self.dt_max or math.inf),
+            ratio=ones,
             last_ratio=ones if self.proportional or self.derivative else None,
             ratio_before=ones if self.derivative else None,
-            smallest=smallest,
-            tries=0,
+            smallest=torch.tensor(smallest, dtype=whole.dtype, device=whole.device),
         )
         return Start(control, first, evaluations)
 
@@ -159,9 +160,10 @@ class PID(StepSizeRule):
             before = torch.where(accepted, last, before)
         if last is not None:
             last = torch.where(accepted, ratio, last)
-        tries = control.tries + 1
-        after = ErrorControl(remaining, next_dt, last, before, control.smallest, tries)
-        return after, self._verdict(after, ratio, accepted)
+        lost = (next_dt < control.smallest).logical_and_(~accepted)
+        ended = (remaining <= 0).logical_or_(lost).view(-1)
+        after = ErrorControl(remaining, next_dt, ratio, last, before, control.smallest)
+        return after, Verdict(accepted, ended)
 
     def _factor(self, control: ErrorControl, ratio: Tensor, order: int, accepted: Tensor) -> Tensor:
         """How much longer the next step is."""
@@ -175,19 +177,16 @@ class PID(StepSizeRule):
             factor = torch.where(accepted, factor, factor.clamp(max=self.safety))
         return factor.clamp_(self.factor_min, self.factor_max)
 
-    def _verdict(self, control: ErrorControl, ratio: Tensor, accepted: Tensor) -> Verdict:
+    def status(self, control: ErrorControl, verdict: Verdict) -> Tensor:
         arrived = control.remaining <= 0
-        lost = (control.dt < control.smallest).logical_and_(~accepted)
-        ended = (arrived | lost).view(-1)
-        if control.tries >= self.max_steps:
-            ended = torch.ones_like(ended)
+        lost = (control.dt < control.smallest) & ~verdict.accepted
+        unable = torch.where(torch.isinf(control.ratio), int(NON_FINITE), int(STEP_UNDERFLOW))
+        codes = torch.where(lost, unable, int(MAX_STEPS))
+        return torch.where(arrived, int(SUCCESS), codes).view(-1).to(torch.int8)
 
-        def status() -> Tensor:
-            unable = torch.where(torch.isinf(ratio), int(NON_FINITE), int(STEP_UNDERFLOW))
-            codes = torch.where(lost, unable, int(MAX_STEPS))
-            return torch.where(arrived, int(SUCCESS), codes).view(-1).to(torch.int8)
-
-        return Verdict(accepted, ended, status)
+    @property
+    def most_tries(self) -> float:  # type: ignore[override]
+        return self.max_steps
 
     def _first_step(
         self, bound: BoundMethod, span: tuple[float, float], y0: Tensor, first: Tensor

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from solvers import native
 from solvers.backsolve import BacksolveAdjoint
 from solvers.gradients import Backpropagation, Checkpointing, GradientMode
+from solvers.learned import LearnedSolver
 from solvers.pid import PID
 from solvers.solver import Solver
 from solvers.step_size import GradientScaled, Uniform
@@ -73,7 +75,19 @@ def _torchdiffeq_adaptive(method: str) -> Factory:
     return make
 
 
+def _learned(
+    path: str | None = None, steps: int | None = None, gradient: str = "backpropagation"
+) -> Solver:
+    if not path:
+        raise ValueError(
+            "the solver 'learned' needs the file of its trained coefficients: name it as "
+            "learned:PATH, or as the option path. examples/train_solver.py makes one"
+        )
+    return LearnedSolver.load(path, steps, gradient=_gradient(gradient))
+
+
 _TORCHDIFFEQ = "torchdiffeq:"
+_LEARNED = "learned"
 
 _FACTORIES: dict[str, Factory] = {
     "euler": _euler,
@@ -98,7 +112,11 @@ _FACTORIES: dict[str, Factory] = {
 
 
 def names() -> list[str]:
-    """The names that :func:`get` takes; besides these, ``torchdiffeq:<method>``."""
+    """The names that :func:`get` takes without more ado.
+
+    Besides these there are ``torchdiffeq:<method>`` and ``learned:<path>``, for a file that
+    :meth:`solvers.LearnedSolver.save` wrote (``learned`` with the option ``path`` is the same).
+    """
     return list(_FACTORIES)
 
 
@@ -135,8 +153,13 @@ def _factory(name: str) -> Factory:
         method = name.removeprefix(_TORCHDIFFEQ)
         fixed = TorchDiffEq(method).fixed_grid
         return _torchdiffeq_fixed(method) if fixed else _torchdiffeq_adaptive(method)
+    if name == _LEARNED:
+        return _learned
+    if name.startswith(f"{_LEARNED}:"):
+        return partial(_learned, name.removeprefix(f"{_LEARNED}:"))
     if name not in _FACTORIES:
         raise ValueError(
-            f"unknown solver {name!r}; choose one of {', '.join(names())}, or torchdiffeq:<method>"
+            f"unknown solver {name!r}; choose one of {', '.join(names())}, torchdiffeq:<method> "
+            "or learned:<path>"
         )
     return _FACTORIES[name]

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -27,12 +25,10 @@ class Verdict(NamedTuple):
     Attributes:
         accepted: whether the step is taken, bool ``(n, 1, ..., 1)``.
         ended: whether the sample has arrived or failed, bool ``(n,)``.
-        status: gives, for the samples that ended, SUCCESS or what they failed of, int8 ``(n,)``.
     """
 
     accepted: Tensor
     ended: Tensor
-    status: Callable[[], Tensor]
 
 
 class Start(NamedTuple):
@@ -61,6 +57,8 @@ class StepSizeRule(ABC):
     """Whether the solver's number of steps means anything to the rule."""
     needs_derivative: ClassVar[bool] = False
     """Whether :meth:`propose` looks at dy/dt."""
+    most_tries: ClassVar[float] = math.inf
+    """Steps, taken or not, after which every sample ends."""
 
     @abstractmethod
     def start(self, bound: BoundMethod, span: Span, y0: Tensor, steps: int) -> Start:
@@ -78,6 +76,10 @@ class StepSizeRule(ABC):
 
         A verdict of None takes the step for all samples, unexamined.
         """
+
+    def status(self, control: Any, verdict: Verdict) -> Tensor:
+        """SUCCESS, or why a sample ended, int8 ``(n,)``; read where one has ended."""
+        return finite_status(verdict.accepted.view(-1))
 
     def running(self, control: Any) -> bool:
         """Whether there are steps to come, as far as the rule knows."""
@@ -147,7 +149,7 @@ class Watched(StepSizeRule):
         finite = finite_samples(attempt.y)
         ended = torch.ones_like(finite) if after.steps_left == 0 else ~finite
         accepted = finite.view(-1, *[1] * (y.ndim - 1))
-        return after, Verdict(accepted, ended, partial(finite_status, finite))
+        return after, Verdict(accepted, ended)
 
 
 @dataclass(frozen=True)

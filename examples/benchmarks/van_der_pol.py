@@ -1,0 +1,126 @@
+"""256 Van der Pol oscillators by Dopri5 at tolerance 1e-5, float32: error and time.
+
+pip install '.[bench]'   # for the rows of torchode
+python examples/benchmarks/van_der_pol.py
+
+x'' = mu (1 - x^2) x' - x from (2, 0) over t in (0, 20), mu log-uniform from 0.5 to 50. The error is
+against a solve in float64 at tolerance 1e-11. torchdiffeq steps all oscillators together;
+torchode and this package each by itself. torchode's default is eager; its own documentation
+recommends TorchScript, which is a row of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from record import report
+from timing import interleaved
+from torch import Tensor, nn
+from torchdiffeq import odeint
+
+from solvers import PID, Dopri5, ParameterisedField, Tsit5
+
+SAMPLES, TOLERANCE = 256, 1e-5
+
+
+def slope(t: Tensor, y: Tensor, mu: Tensor) -> Tensor:
+    x, v = y.unbind(-1)
+    return torch.stack((v, mu * (1 - x * x) * v - x), -1)
+
+
+class Oscillators(nn.Module):
+    """The same field as a module, which TorchScript can take."""
+
+    def __init__(self, mu: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mu", mu)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        x, v = y.unbind(-1)
+        return torch.stack((v, self.mu * (1 - x * x) * v - x), -1)
+
+
+def torchode_rows(mu: Tensor, y0: Tensor, end: float) -> dict[str, Callable[[], Tensor]]:
+    """None where torchode is not installed."""
+    try:
+        import torchode
+    except ImportError:
+        return {}
+
+    def solver() -> nn.Module:
+        term = torchode.ODETerm(Oscillators(mu))
+        control = torchode.IntegralController(atol=TOLERANCE, rtol=TOLERANCE, term=term)
+        return torchode.AutoDiffAdjoint(torchode.Dopri5(term=term), control)
+
+    def run(solver: Callable[..., object]) -> Callable[[], Tensor]:
+        def solve() -> Tensor:
+            ends = torch.zeros(SAMPLES), torch.full((SAMPLES,), end)
+            problem = torchode.InitialValueProblem(y0=y0, t_start=ends[0], t_end=ends[1])
+            return solver.solve(problem).ys[:, -1]  # type: ignore[attr-defined]
+
+        return solve
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        scripted = torch.jit.script(solver())
+    return {"torchode Dopri5": run(solver()), "torchode Dopri5, TorchScript": run(scripted)}
+
+
+def compare(end: float, rounds: int) -> list[dict[str, object]]:
+    mu = torch.logspace(-0.30103, 1.69897, SAMPLES, dtype=torch.float64)
+    start = torch.tensor([[2.0, 0.0]], dtype=torch.float64).repeat(SAMPLES, 1)
+    tight = Dopri5(step_size=PID(1e-11, 1e-11, max_steps=1_000_000))
+    exact = tight.solve(ParameterisedField(slope, mu), start, (0.0, end)).y
+    y0, mu = start.float(), mu.float()
+    field = ParameterisedField(slope, mu)
+
+    def native(solver: Dopri5 | Tsit5) -> Callable[[], Tensor]:
+        return lambda: solver.solve(field, y0, (0.0, end)).y
+
+    def torchdiffeq() -> Tensor:
+        span = torch.tensor([0.0, end])
+        return odeint(
+            lambda t, y: slope(t, y, mu), y0, span, rtol=TOLERANCE, atol=TOLERANCE, method="dopri5"
+        )[-1]
+
+    integral = PID(TOLERANCE, TOLERANCE)
+    smooth = PID(TOLERANCE, TOLERANCE, proportional=0.3, integral=0.3)
+    rows = {
+        "torchdiffeq dopri5": torchdiffeq,
+        **torchode_rows(mu, y0, end),
+        "Dopri5(PID())": native(Dopri5(step_size=integral)),
+        "Dopri5(PID(proportional=0.3, integral=0.3))": native(Dopri5(step_size=smooth)),
+        "Tsit5(PID())": native(Tsit5(step_size=integral)),
+    }
+    with torch.no_grad():
+        errors = {name: (row().double() - exact).abs() for name, row in rows.items()}
+        seconds = interleaved(rows, rounds=rounds, warm_up=2)
+    ours = seconds["Dopri5(PID())"]
+    return [
+        {
+            "solver": name,
+            "seconds": round(seconds[name], 3),
+            "of Dopri5(PID())": round(seconds[name] / ours, 2),
+            "rms error": f"{errors[name].square().mean().sqrt():.1e}",
+            "largest error": f"{errors[name].max():.1e}",
+        }
+        for name in rows
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--end", type=float, default=20.0, help="end of the time (default: 20)")
+    parser.add_argument("--rounds", type=int, default=7, help="(default: 7)")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    options = parser.parse_args()
+    title = f"256 Van der Pol oscillators, Dopri5, tolerance 1e-5, t in (0, {options.end:g})"
+    report(title, compare(options.end, options.rounds), options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Letting go of samples that have ended, so that they are not evaluated any more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from solvers import rows as row_selection
+from solvers.finite import finite_samples
+from solvers.methods import Attempt
+from solvers.progress import Progress, Settled, select_control
+from solvers.trial import Trial, time_for_field
+
+if TYPE_CHECKING:
+    from solvers.integrate import Integration
+
+
+def let_go(
+    integration: Integration,
+    progress: Progress,
+    ended: Tensor,
+    status: Tensor,
+    event_time: Tensor | None,
+) -> Progress:
+    """Settle the samples that ended, and leave them out of the evaluations if possible."""
+    gone = ended.nonzero().view(-1)
+    rows = progress.rows
+    if rows is None:
+        rows = torch.arange(ended.shape[0], device=ended.device)
+    live = progress.live - gone.shape[0]
+    counts = progress.accepted if progress.accepted is not None else status.long()
+    settled = Settled(
+        rows[gone],
+        progress.y[gone],
+        status[gone],
+        counts[gone],
+        progress.tries,
+        progress.evaluations,
+        None if event_time is None else event_time[gone],
+    )
+    if live == 0:
+        return progress._replace(settled=(*progress.settled, settled), live=0)
+    done = ended if progress.done is None else ended | progress.done
+    few = _drop(integration, progress, rows, (~done).nonzero().view(-1))
+    if few is not None:
+        return few._replace(settled=(*progress.settled, settled), live=live)
+    settled = settled._replace(evaluations=None)
+    return progress._replace(settled=(*progress.settled, settled), live=live, done=done)
+
+
+def _drop(
+    integration: Integration, progress: Progress, rows: Tensor, kept: Tensor
+) -> Progress | None:
+    """The progress of the samples ``kept`` alone; None where the field does not allow it."""
+    if integration.droppable is False or progress.done is not None:
+        return None
+    axes = progress.y.ndim
+    field = row_selection.select(progress.bound.field, kept, axes)
+    event = progress.event
+    if event is not None:
+        event = row_selection.select(event, kept, axes)
+
+    def part(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values[kept]
+
+    few = progress._replace(
+        bound=integration.method.bind(field),
+        y=progress.y[kept],
+        control=select_control(progress.control, kept),
+        first=part(progress.first),
+        rows=rows[kept],
+        accepted=part(progress.accepted),
+        event=event,
+        event_value=part(progress.event_value),
+    )
+    if progress.rows is not None or row_selection.is_selectable(integration.field):
+        return few
+    return _probed(integration, progress, few, kept)
+
+
+def _probed(
+    integration: Integration, progress: Progress, few: Progress, kept: Tensor
+) -> Progress | None:
+    """``few``, if evaluating those samples alone gives what evaluating all of them gives."""
+    with torch.no_grad():
+        y = progress.y.detach()
+        t = time_for_field(integration.span[1], progress.control.remaining, y)
+        part = t[kept] if t.ndim else t
+        whole = progress.bound.first(t, y) if progress.first is None else progress.first
+        if not row_selection.agrees(lambda: few.bound.first(part, y[kept]), whole, kept):
+            return None
+        if integration.event is not None:
+            values = integration.event.value(progress.event, t, y)
+            if not row_selection.agrees(lambda: few.event(part, y[kept]), values, kept):
+                return None
+    asked = 1 + (progress.first is None)
+    return few._replace(evaluations=few.evaluations + asked)
+
+
+def dropping_held(integration: Integration, progress: Progress, y0: Tensor) -> bool:
+    """Whether what a plain field gave for a part of the batch was right to the end."""
+    settled = progress.settled
+    if row_selection.is_selectable(integration.field) or len(settled) < 2:
+        return True
+    if any(part.evaluations is None for part in settled):
+        return True
+    rows = torch.cat([part.rows for part in settled])
+    late = torch.cat([part.rows for part in settled[1:]]).sort().values
+    with torch.no_grad():
+        y = torch.cat([part.y for part in settled]).detach()[rows.argsort()]
+        t = time_for_field(integration.span[1], 0.0, y)
+        whole = integration.method.bind(integration.field)
+        few = integration.method.bind(row_selection.select(integration.field, late, y0.ndim))
+        return row_selection.agrees(lambda: few.first(t, y[late]), whole.first(t, y), late)
+
+
+def without_bad(integration: Integration, progress: Progress, trial: Trial) -> Attempt:
+    """The attempt made again without the samples that left the finite numbers.
+
+    Their step is thrown away, but its derivative is not finite either, and zero times infinity
+    would reach the gradient of what they share with the others.
+    """
+    attempt, y, t, dt = trial.attempt, progress.y, trial.t, trial.dt
+    good = finite_samples(attempt.y.detach()).nonzero().view(-1)
+    if good.shape[0] == 0 or integration.droppable is False:
+        return attempt
+    if not row_selection.is_selectable(integration.field) and progress.rows is None:
+        return attempt
+    bound = integration.method.bind(row_selection.select(progress.bound.field, good, y.ndim))
+    part = t[good] if t.ndim else t
+    first = bound.first(part, y[good]) if progress.first is None else trial.first[good]
+    step = dt[good] if isinstance(dt, Tensor) else dt
+    again = bound.step(part, y[good], step, first)
+    if attempt.last is not None and again.last is None:
+        again = again._replace(last=bound.first(part + step, again.y))
+
+    def spread(values: Tensor) -> Tensor:
+        return torch.zeros_like(y).index_put((good,), values)
+
+    return Attempt(
+        spread(again.y),
+        None,
+        None if again.last is None else spread(again.last),
+        tuple(spread(slope) for slope in again.slopes),
+    )
