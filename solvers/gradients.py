@@ -49,24 +49,29 @@ class Backpropagation(GradientMode):
 class Checkpointing(GradientMode):
     """The same gradient with the steps made again on the way back.
 
-    Of n steps about sqrt(2 n) states are kept, and at most sqrt(2 n) steps are recorded at a
-    time: segment k of the solve is k steps long, so that the number of steps need not be known.
-    One more forward solve is the price.
+    The solve is cut into segments; of each only the first state is kept, and its steps are made
+    again when the gradient comes to them. Segments grow along the solve, so that memory grows
+    with the square root of the number of steps, which need not be known: with r = 4 states
+    recorded for each evaluation of a step, segment k is 1 + k / r steps long, and of n steps
+    about sqrt(2 r n) states are kept and as many recorded at a time. One more forward solve is
+    the price.
 
     Reference: Griewank & Walther, Evaluating Derivatives, section 12.3; the segments are run by
     torch.utils.checkpoint.
     """
 
     def run(self, advance: Advance, running: Running, progress: Any) -> Any:
-        length = 1
+        recorded = 4 * progress.bound.method.stages
+        segment = 0
         while running(progress):
+            length = 1 + segment // recorded
             if torch.is_grad_enabled():
                 progress = checkpoint(
                     _segment, advance, running, progress, length, use_reentrant=False
                 )
             else:
                 progress = _segment(advance, running, progress, length)
-            length += 1
+            segment += 1
         return progress
 
 

@@ -33,7 +33,7 @@ class Times:
         """The times that remain, ``(M, n)`` or ``(M, 1)``, in the rule's own precision."""
         if self.of_each is None:
             return remaining.new_tensor(self.remaining).unsqueeze(1)
-        values = self.of_each.to(remaining)
+        values = self.of_each.to(remaining.dtype).to(remaining.device)  # some have no float64
         return values if rows is None else values[:, rows]
 
 

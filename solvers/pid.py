@@ -41,7 +41,7 @@ class PID(StepSizeRule):
                               r_{n-2}^(-kd/q), factor_min, factor_max),
 
     where q is the order of the error estimate. The defaults (kp, ki, kd) = (0, 1, 0) are the
-    standard controller; (0.3, 0.3, 0) is smoother where a stiff field limits the steps. The
+    standard controller; (0.4, 0.6, 0) rejects fewer steps where a stiff field limits them. The
     size of a step carries no gradient.
 
     The last step is cut to land on t1. A sample that has arrived or failed is not evaluated any

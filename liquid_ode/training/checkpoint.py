@@ -86,6 +86,11 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
             f"version {version}"
         )
     expected = header.pop("digest", None)
+    if expected is None:
+        raise CheckpointError(
+            f"{path} has no checksum: it was saved by a version before this one. Load it with that "
+            "version, or train again"
+        )
     if _digest(header, tensors) != expected:
         raise CheckpointError(
             f"{path} is damaged: what it holds does not have the checksum that it was saved with. "
