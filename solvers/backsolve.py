@@ -13,13 +13,14 @@ from torch.autograd.function import once_differentiable
 from solvers.fields import PullbackField, SemilinearField, VectorField
 from solvers.finite import under_transform
 from solvers.gradients import Backpropagation
+from solvers.increments import advance
 from solvers.integrate import Integration
-from solvers.methods import RungeKutta, advance
+from solvers.methods import RungeKutta
 from solvers.native import NativeSolver
 from solvers.outputs import Times
 from solvers.progress import StepTaken
 from solvers.rows import ParameterisedField, Rows, is_selectable, select
-from solvers.solution import Solution
+from solvers.solution import SUCCESS, Solution
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,9 @@ class _Backsolve(torch.autograd.Function):
         solutions.append(solution)
         ys = y0.new_empty(0) if solution.ys is None else solution.ys
         ctx.backwards, ctx.times = backwards, integration.times
+        # A failed sample has no gradient, and must not stop the solve backwards.
+        healthy = (solution.status == int(SUCCESS)).nonzero().view(-1)
+        ctx.rows = None if len(healthy) == len(y0) else healthy
         ctx.save_for_backward(solution.y, ys)
         # As they are: a detached copy would not be what the field holds.
         ctx.tensors = tensors
@@ -181,18 +185,24 @@ class _Backsolve(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_ys: Tensor) -> tuple[Tensor | None, ...]:
         y, ys = ctx.saved_tensors
-        t0, t1 = ctx.backwards.span
+        backwards, rows, whole = ctx.backwards, ctx.rows, torch.zeros_like(y)
+        if rows is not None:
+            with torch.enable_grad():
+                backwards = replace(backwards, field=select(backwards.field, rows, y.ndim))
+            y, grad_y = y[rows], grad_y[rows]
+        t0, t1 = backwards.span
         # From t1 back to every asked time, where its gradient comes in and the state is known.
         stops: list[tuple[float, Tensor | None, Tensor | None]] = []
         if ctx.times is not None:
             for index, left in enumerate(ctx.times.remaining):
-                stops.append((t1 - left, ys[index], grad_ys[index]))
+                part = slice(None) if rows is None else rows
+                stops.append((t1 - left, ys[index][part], grad_ys[index][part]))
         stops = [(t0, None, None), *stops]
         totals: list[Tensor | None] = [None] * len(ctx.tensors)
         end, a = t1, grad_y
         for start, state, jump in reversed(stops):
             if end - start > 1e-12 * (t1 - t0):
-                y, a, found = _segment(ctx.backwards, y, a, (start, end), ctx.tensors)
+                y, a, found = _segment(backwards, y, a, (start, end), ctx.tensors)
                 totals = [
                     old if new is None else (new if old is None else old + new)
                     for old, new in zip(totals, found, strict=True)
@@ -200,6 +210,7 @@ class _Backsolve(torch.autograd.Function):
             if state is not None and jump is not None:
                 y, a = state, a + jump
             end = start
+        a = a if rows is None else whole.index_copy(0, rows, a)
         return None, None, None, a, *totals
 
 
@@ -221,21 +232,45 @@ def _segment(
 
 
 def _tensors_of(field: VectorField, y0: Tensor, t0: float) -> tuple[Tensor, ...]:
-    """The tensors that the field depends on and that want a gradient.
+    """The tensors that the field depends on and that want a gradient, none made of another.
 
     Those that the field names; besides them the leaves of its graph at t0, up to which the
-    gradient of an unnamed tensor is followed.
+    gradient of an unnamed tensor is followed. A named tensor that is made of another of them is
+    followed too, or what reaches the field by two routes would count twice.
     """
-    named = [tensor for tensor in _named(field) if tensor.requires_grad]
     if not torch.is_grad_enabled():
         return ()
     state = y0.detach().requires_grad_()
     time = torch.full((), t0, dtype=torch.promote_types(y0.dtype, torch.float32), device=y0.device)
     with torch.enable_grad():
         slope = field(time, state)
-    seen = {tensor.grad_fn for tensor in named if tensor.grad_fn is not None}
-    known = {id(tensor) for tensor in named} | {id(state)}
-    waiting = [slope.grad_fn] if isinstance(slope, Tensor) and slope.grad_fn is not None else []
+    named = [tensor for tensor in _named(field) if tensor.requires_grad]
+    while True:
+        stops = {tensor.grad_fn for tensor in named if tensor.grad_fn is not None}
+        known = {id(tensor): tensor for tensor in named}
+        start = slope.grad_fn if isinstance(slope, Tensor) else None
+        found, _ = _sources(start, stops)
+        leaves = [leaf for leaf in found if leaf is not state and id(leaf) not in known]
+        roots = {id(leaf) for leaf in leaves} | set(known)
+        made = [tensor for tensor in named if _made_of(tensor, roots, stops)]
+        if not made:
+            return (*named, *leaves)
+        named = [tensor for tensor in named if all(tensor is not other for other in made)]
+
+
+def _made_of(tensor: Tensor, roots: set[int], stops: set[Any]) -> bool:
+    """Whether the tensor's own graph comes from one of the roots, or through one of the stops."""
+    if tensor.grad_fn is None:
+        return False
+    leaves, nodes = _sources(tensor.grad_fn, set())
+    through = (stops - {tensor.grad_fn}) & nodes
+    return bool(through) or any(id(leaf) in roots for leaf in leaves)
+
+
+def _sources(start: Any, stops: set[Any]) -> tuple[list[Tensor], set[Any]]:
+    """The leaves that a graph comes from, and its nodes; it is not followed beyond ``stops``."""
+    seen: set[Any] = set(stops)
+    waiting = [start] if start is not None and start not in stops else []
     leaves = []
     while waiting:
         node = waiting.pop()
@@ -243,11 +278,10 @@ def _tensors_of(field: VectorField, y0: Tensor, t0: float) -> tuple[Tensor, ...]
             continue
         seen.add(node)
         leaf = getattr(node, "variable", None)
-        if leaf is not None and id(leaf) not in known:
-            known.add(id(leaf))
+        if leaf is not None:
             leaves.append(leaf)
         waiting += [parent for parent, _ in node.next_functions if parent is not None]
-    return (*named, *leaves)
+    return leaves, seen
 
 
 def _named(field: Any) -> list[Tensor]:

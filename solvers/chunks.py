@@ -10,9 +10,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from solvers.fields import PullbackField
 from solvers.finite import under_transform
 from solvers.integrate import Integration
-from solvers.rows import is_selectable
+from solvers.relaxation import Relaxation
+from solvers.rows import is_selectable, select
 from solvers.solution import Solution
 
 # State elements a thread: the few float32 arrays of a step then fit its second-level cache.
@@ -37,12 +39,17 @@ def row_chunks(integration: Integration, y0: Tensor) -> list[slice]:
 
 def run_in_chunks(integration: Integration, y0: Tensor) -> Solution:
     """Solve with a budget of steps; in chunks where no gradient is recorded."""
+    if torch.is_grad_enabled() or under_transform() or integration.times is not None:
+        return integration.gradient.solve(integration, y0)
+    if isinstance(integration.method, Relaxation) and isinstance(integration.field, PullbackField):
+        # The targets of such a field are the solver's to overwrite: fewer arrays in the cache.
+        integration = replace(integration, method=replace(integration.method, overwrites=True))
     chunks = row_chunks(integration, y0)
-    if len(chunks) == 1 or torch.is_grad_enabled():
+    if len(chunks) == 1:
         return integration.gradient.solve(integration, y0)
     y = torch.empty_like(y0)
     for rows in chunks:
-        field = integration.field.select(rows)  # type: ignore[attr-defined]
+        field = select(integration.field, rows, y0.ndim)
         solution = replace(integration, field=field).run(y0[rows])
         y[rows] = solution.y
     status = solution.status[:1].expand(y0.shape[0])

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from solvers.methods import Increment, axpy
+from solvers.increments import Increment, axpy
+
+
+class Path(Protocol):
+    """The states within one step from t to t + dt."""
+
+    @property
+    def y(self) -> Tensor:
+        """The state at t."""
+
+    @property
+    def dt(self) -> Increment:
+        """The size of the step."""
+
+    def select(self, rows: Tensor) -> Path:
+        """Some of the samples, repeated where a row is asked for twice."""
+
+    def at(self, theta: float | Tensor) -> Tensor:
+        """The state at t + theta dt; ``theta`` a number or ``(n, 1, ..., 1)``."""
 
 
 @dataclass(frozen=True)
 class Interpolant:
-    """The states within one step from t to t + dt.
+    """A polynomial in time.
 
     Linear for a method of order 1, which it does not worsen; the method's own polynomial where it
     has one; cubic Hermite otherwise (Hairer, Nørsett & Wanner, Solving Ordinary Differential
@@ -34,7 +53,6 @@ class Interpolant:
     coefficients: tuple[tuple[float, ...], ...] | None = None
 
     def select(self, rows: Tensor) -> Interpolant:
-        """Some of the samples, repeated where a row is asked for twice."""
         return Interpolant(
             self.y[rows],
             self.y1[rows],
@@ -45,7 +63,6 @@ class Interpolant:
         )
 
     def at(self, theta: float | Tensor) -> Tensor:
-        """The state at t + theta dt; ``theta`` a number or ``(n, 1, ..., 1)``."""
         if self.coefficients is not None:
             return self._polynomial(theta)
         if isinstance(theta, Tensor):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from solvers import rows as row_selection
-from solvers.finite import finite_samples
+from solvers.finite import all_finite, finite_samples
 from solvers.methods import Attempt
 from solvers.progress import Progress, Settled, select_control
-from solvers.trial import Trial, time_for_field
+from solvers.trial import Trial, time_for_field, time_of
 
 if TYPE_CHECKING:
     from solvers.integrate import Integration
@@ -75,15 +75,24 @@ def _drop(
         event=event,
         event_value=part(progress.event_value),
     )
-    if progress.rows is not None or row_selection.is_selectable(integration.field):
+    if progress.rows is not None:
         return few
-    return _probed(integration, progress, few, kept)
+    extra = few.extra
+    if not row_selection.is_selectable(integration.field):
+        asked = _probe(integration, progress, few, kept)
+        if asked is None:
+            return None
+        extra = (*extra, (rows, asked - 1), (rows[kept], 1))
+    if not _event_agrees(integration, progress, few, kept):
+        return None
+    return few._replace(extra=extra)
 
 
-def _probed(
-    integration: Integration, progress: Progress, few: Progress, kept: Tensor
-) -> Progress | None:
-    """``few``, if evaluating those samples alone gives what evaluating all of them gives."""
+def _probe(integration: Integration, progress: Progress, few: Progress, kept: Tensor) -> int | None:
+    """How many evaluations it took to find that those samples alone give what all of them give.
+
+    None where they do not.
+    """
     with torch.no_grad():
         y = progress.y.detach()
         t = time_for_field(integration.span[1], progress.control.remaining, y)
@@ -91,21 +100,34 @@ def _probed(
         whole = progress.bound.first(t, y) if progress.first is None else progress.first
         if not row_selection.agrees(lambda: few.bound.first(part, y[kept]), whole, kept):
             return None
-        if integration.event is not None:
-            values = integration.event.value(progress.event, t, y)
-            if not row_selection.agrees(lambda: few.event(part, y[kept]), values, kept):
-                return None
-    asked = 1 + (progress.first is None)
-    return few._replace(evaluations=few.evaluations + asked)
+    return 1 + (progress.first is None)
 
 
-def dropping_held(integration: Integration, progress: Progress, y0: Tensor) -> bool:
-    """Whether what a plain field gave for a part of the batch was right to the end."""
+def _event_agrees(
+    integration: Integration, progress: Progress, few: Progress, kept: Tensor
+) -> bool:
+    """Whether the event's function may be asked for those samples alone."""
+    event = integration.event
+    if event is None or row_selection.is_selectable(event.function):
+        return True
+    with torch.no_grad():
+        y = progress.y.detach()
+        t = time_of(integration.span[1], progress.control.remaining, y)
+        values = event.value(progress.event, t, y)
+        return row_selection.agrees(lambda: few.event(t[kept], y[kept]), values, kept)
+
+
+def dropping_held(integration: Integration, progress: Progress, y0: Tensor) -> Tensor | None:
+    """Whether what a plain field gave for a part of the batch was right to the end.
+
+    The evaluations that it took to find out, of each sample ``(B,)``; None where it was not.
+    """
     settled = progress.settled
+    asked = torch.zeros(y0.shape[:1], dtype=torch.int64, device=y0.device)
     if row_selection.is_selectable(integration.field) or len(settled) < 2:
-        return True
+        return asked
     if any(part.evaluations is None for part in settled):
-        return True
+        return asked
     rows = torch.cat([part.rows for part in settled])
     late = torch.cat([part.rows for part in settled[1:]]).sort().values
     with torch.no_grad():
@@ -113,35 +135,67 @@ def dropping_held(integration: Integration, progress: Progress, y0: Tensor) -> b
         t = time_for_field(integration.span[1], 0.0, y)
         whole = integration.method.bind(integration.field)
         few = integration.method.bind(row_selection.select(integration.field, late, y0.ndim))
-        return row_selection.agrees(lambda: few.first(t, y[late]), whole.first(t, y), late)
+        if not row_selection.agrees(lambda: few.first(t, y[late]), whole.first(t, y), late):
+            return None
+    asked += 1
+    asked[late] += 1
+    return asked
 
 
-def without_bad(integration: Integration, progress: Progress, trial: Trial) -> Attempt:
+def is_sound(trial: Trial) -> bool:
+    """Whether nothing of the trial, not even what is thrown away, left the finite numbers."""
+    return all(all_finite(values) for values in _values_of(trial))
+
+
+def _values_of(trial: Trial) -> list[Tensor]:
+    attempt = trial.attempt
+    values = (attempt.y, attempt.last, trial.first, attempt.error, *attempt.slopes)
+    return [value.detach() for value in values if value is not None]
+
+
+def without_bad(
+    integration: Integration, progress: Progress, trial: Trial
+) -> tuple[Attempt, tuple[tuple[Tensor, int], ...]]:
     """The attempt made again without the samples that left the finite numbers.
 
     Their step is thrown away, but its derivative is not finite either, and zero times infinity
-    would reach the gradient of what they share with the others.
+    would reach the gradient of what they share with the others. With it come the evaluations
+    that this took, as in ``Progress.extra``.
     """
     attempt, y, t, dt = trial.attempt, progress.y, trial.t, trial.dt
-    good = finite_samples(attempt.y.detach()).nonzero().view(-1)
-    if good.shape[0] == 0 or integration.droppable is False:
-        return attempt
-    if not row_selection.is_selectable(integration.field) and progress.rows is None:
-        return attempt
+    sound = torch.stack([finite_samples(value) for value in _values_of(trial)]).all(0)
+    good = sound.nonzero().view(-1)
+    if good.shape[0] == 0:  # nobody moves
+        return _thrown_away(attempt, y), ()
+    if integration.droppable is False:
+        return attempt, ()
     bound = integration.method.bind(row_selection.select(progress.bound.field, good, y.ndim))
     part = t[good] if t.ndim else t
-    first = bound.first(part, y[good]) if progress.first is None else trial.first[good]
+    asked = integration.method.stages
+    if not row_selection.is_selectable(integration.field) and progress.rows is None:
+        with torch.no_grad():
+            whole = trial.first.detach()
+            if not row_selection.agrees(lambda: bound.first(part, y[good]), whole, good):
+                return attempt, ()
+        asked += 1
     step = dt[good] if isinstance(dt, Tensor) else dt
-    again = bound.step(part, y[good], step, first)
+    again = bound.step(part, y[good], step, bound.first(part, y[good]))
     if attempt.last is not None and again.last is None:
-        again = again._replace(last=bound.first(part + step, again.y))
+        again, asked = again._replace(last=bound.first(part + step, again.y)), asked + 1
 
     def spread(values: Tensor) -> Tensor:
         return torch.zeros_like(y).index_put((good,), values)
 
-    return Attempt(
+    made = Attempt(
         spread(again.y),
         None,
         None if again.last is None else spread(again.last),
         tuple(spread(slope) for slope in again.slopes),
     )
+    return made, (((good if progress.rows is None else progress.rows[good]), asked),)
+
+
+def _thrown_away(attempt: Attempt, y: Tensor) -> Attempt:
+    """An attempt that nobody takes, without its graph."""
+    last = None if attempt.last is None else attempt.last.detach()
+    return Attempt(y, None, last, tuple(slope.detach() for slope in attempt.slopes))

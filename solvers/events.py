@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers.dense import Interpolant
+from solvers.dense import Path
 from solvers.fields import VectorField
 
 
@@ -58,7 +58,7 @@ class Event:
         return {1: up, -1: down, 0: up | down}[self.direction]
 
     def locate(
-        self, function: Any, path: Interpolant, t: Tensor, before: Tensor, after: Tensor
+        self, function: Any, path: Path, t: Tensor, before: Tensor, after: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The states and times of the crossings, for rows that all have one.
 
@@ -74,9 +74,7 @@ class Event:
             theta = self._with_gradient(function, path, t, theta)
         return path.at(theta), t + theta * path.dt
 
-    def _root(
-        self, function: Any, path: Interpolant, t: Tensor, before: Tensor, after: Tensor
-    ) -> Tensor:
+    def _root(self, function: Any, path: Path, t: Tensor, before: Tensor, after: Tensor) -> Tensor:
         """The fraction of the step at the crossing, by bisection and the Illinois rule in turn."""
         low, high = torch.zeros_like(before), torch.ones_like(before)
         at_low, at_high = before.clone(), after.clone()
@@ -97,7 +95,7 @@ class Event:
             )
         return high
 
-    def _with_gradient(self, function: Any, path: Interpolant, t: Tensor, theta: Tensor) -> Tensor:
+    def _with_gradient(self, function: Any, path: Path, t: Tensor, theta: Tensor) -> Tensor:
         """The same fraction, carrying dtheta = -dg / (dg/dtheta)."""
         with torch.enable_grad():
             moving = theta.detach().requires_grad_()

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.exponential_tableau import ExponentialTableau
+from solvers.dense import Path
+from solvers.exponential_tableau import ExponentialTableau, Phi
 from solvers.fields import VectorField
-from solvers.methods import Attempt, BoundMethod, Increment
+from solvers.increments import Increment
+from solvers.methods import Attempt, BoundMethod
 from solvers.semilinear import SemilinearMethod, evaluate_target, step_ratio
 
 
@@ -45,9 +47,65 @@ class ExponentialRungeKutta(SemilinearMethod):
     ) -> Attempt:
         return self.bind(field).step(t, y, dt, first)
 
+    @property
+    def needs_end(self) -> bool:
+        return False
+
+    def path(
+        self, field: VectorField, y: Tensor, dt: Increment, first: Tensor, attempt: Attempt
+    ) -> Path:
+        ratio = step_ratio(field, dt, y).expand_as(y)
+        return ExponentialPath(y, dt, ratio, first, attempt.slopes, self.tableau.b)
+
     def bind(self, field: VectorField) -> BoundMethod:
         self.check(field)
         return _BoundExponential(self, field)
+
+
+@dataclass(frozen=True)
+class ExponentialPath:
+    """The states within an exponential Runge-Kutta step.
+
+    y(t + theta dt) = e^(theta z) y + r sum_j sum_k b_jk theta^k phi_k(theta z) u_j: the leak is
+    exact, and the targets are the polynomial in time through those of the stages, so that a leak
+    that is fast within the step is followed too.
+
+    Attributes:
+        y: state at t.
+        dt: size of the step.
+        ratio: dt / tau, of the shape of y.
+        first: the first target.
+        changes: the other targets less the first.
+        weights: b of the tableau.
+    """
+
+    y: Tensor
+    dt: Increment
+    ratio: Tensor
+    first: Tensor
+    changes: tuple[Tensor, ...]
+    weights: tuple[Phi, ...]
+
+    def select(self, rows: Tensor) -> ExponentialPath:
+        return ExponentialPath(
+            self.y[rows],
+            self.dt[rows] if isinstance(self.dt, Tensor) else self.dt,
+            self.ratio[rows],
+            self.first[rows],
+            tuple(change[rows] for change in self.changes),
+            self.weights,
+        )
+
+    def at(self, theta: float | Tensor) -> Tensor:
+        passed = self.ratio * theta
+        phis = phi_functions(-passed)
+        powers = [phi * theta**k for k, phi in enumerate(phis)]
+        weights = [
+            _combined(row, powers, passed).to(self.y.dtype) if any(row) else None
+            for row in self.weights[1:]
+        ]
+        decay = (-torch.expm1(-passed)).to(self.y.dtype)
+        return _stage(self.y, self.first, decay, weights, self.changes)
 
 
 class _Weights:
@@ -112,7 +170,8 @@ class _BoundExponential(BoundMethod):
         error = None
         if weights.error is not None:
             error = _sum_of(torch.zeros_like(y), weights.error, changes)
-        return Attempt(_stage(y, first, weights.decay, weights.outer, changes), error)
+        y1 = _stage(y, first, weights.decay, weights.outer, changes)
+        return Attempt(y1, error, None, tuple(changes))
 
 
 def _stage(

@@ -12,6 +12,11 @@ from torch import Tensor
 class VectorField(Protocol):
     """dy/dt = field(t, y), for y of shape ``(B, ...)``.
 
+    No sample's result may depend on another sample, nor on its place in the batch: per-sample
+    solvers ask for the samples alone that have not arrived. Of a plain function it is tried out
+    whether it can be asked so, by comparing with what it gives for the whole batch; a
+    :class:`solvers.ParameterisedField` says so itself.
+
     ``t`` broadcasts against ``y``: it has no axes where all samples share the time, and shape
     ``(B, 1, ..., 1)`` where every sample has its own. The result has the shape and dtype of y.
     """

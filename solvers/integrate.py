@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from solvers import rows as row_selection
-from solvers.dense import Interpolant
-from solvers.dropping import dropping_held, let_go, without_bad
+from solvers.dense import Path
+from solvers.dropping import dropping_held, is_sound, let_go, without_bad
 from solvers.events import Event
 from solvers.fields import VectorField
-from solvers.finite import all_finite
 from solvers.gradients import GradientMode
 from solvers.methods import Method
 from solvers.outputs import Times, at_start, records_of_step, stack_records
@@ -59,9 +58,10 @@ class Integration:
         progress = self.gradient.run(self._advance, self._running, self._begin(y0))
         if progress.live and not progress.settled:
             return self._conclude_together(progress, y0)
-        if self.droppable is None and not dropping_held(self, progress, y0):
+        asked = dropping_held(self, progress, y0)
+        if asked is None:
             return replace(self, droppable=False).run(y0)
-        return self._conclude(progress, y0)
+        return self._conclude(progress, y0, asked)
 
     def _begin(self, y0: Tensor) -> Progress:
         bound = self.method.bind(self.field)
@@ -77,7 +77,7 @@ class Integration:
         if getattr(self.field, "autonomous", False):
             progress = progress._replace(time=time_of(self.span[0], 0.0, y0))
         if self.times is not None:
-            progress = progress._replace(records=at_start(self.times, y0))
+            progress = progress._replace(records=at_start(self.times, y0, start.control.remaining))
         if self.event is not None:
             t0 = torch.full_like(start.control.remaining, self.span[0])
             value = self.event.value(self.event.function, t0, y0)
@@ -107,14 +107,16 @@ class Integration:
             self.observe(StepTaken(trial.t, y, trial.dt, attempt.slopes, taken, progress.rows))
         verdict = trial.verdict
         if verdict is not None:
-            if torch.is_grad_enabled() and not all_finite(attempt.y.detach()):
-                trial = trial._replace(attempt=without_bad(self, progress, trial))
+            if torch.is_grad_enabled() and not is_sound(trial):
+                attempt, extra = without_bad(self, progress, trial)
+                trial = trial._replace(attempt=attempt)
+                moved = moved._replace(extra=progress.extra + extra)
             return self._settle(progress, moved, trial, verdict)
         if self.times is None:
             return moved
         records = records_of_step(
             self.times,
-            self._interpolant(progress, trial),
+            _path(progress, trial),
             control.remaining,
             trial.control.remaining,
             last=not self.rule.running(trial.control),
@@ -129,20 +131,9 @@ class Integration:
 
     @property
     def _needs_end(self) -> bool:
-        """Whether dy/dt at the end of a step is needed, for cubic Hermite."""
+        """Whether the states within a step need dy/dt at its end."""
         wanted = self.times is not None or self.event is not None
-        return wanted and self.method.order > 1 and self.method.interpolant is None
-
-    def _interpolant(self, before: Progress, trial: Trial) -> Interpolant:
-        y, attempt, dt = before.y, trial.attempt, trial.dt
-        if self.method.interpolant is not None:
-            return Interpolant(y, attempt.y, dt, None, attempt.slopes, self.method.interpolant)
-        if attempt.last is None or self.method.order == 1:
-            return Interpolant(y, attempt.y, dt)
-        slope = before.bound.derivative
-        return Interpolant(
-            y, attempt.y, dt, (slope(y, trial.first), slope(attempt.y, attempt.last))
-        )
+        return wanted and self.method.needs_end
 
     def _settle(
         self, before: Progress, after: Progress, trial: Trial, verdict: Verdict
@@ -162,7 +153,7 @@ class Integration:
         after = after._replace(y=y, accepted=counts)
         event_time = None
         if self.times is not None or self.event is not None:
-            path = self._interpolant(before, trial)
+            path = _path(before, trial)
             if self.event is not None:
                 after, ended, event_time = self._meet_event(
                     self.event, before, after, path, accepted, ended
@@ -170,7 +161,8 @@ class Integration:
             if self.times is not None:
                 records = records_of_step(
                     self.times, path, before.control.remaining, after.control.remaining,
-                    accepted=accepted, rows=before.rows, until=event_time, t1=self.span[1],
+                    last=not self.rule.running(after.control), accepted=accepted,
+                    rows=before.rows, until=event_time, t1=self.span[1],
                 )  # fmt: skip
                 after = after._replace(records=before.records + records)
         if not bool(ended.any()):
@@ -185,7 +177,7 @@ class Integration:
         event: Event,
         before: Progress,
         after: Progress,
-        path: Interpolant,
+        path: Path,
         accepted: Tensor,
         ended: Tensor,
     ) -> tuple[Progress, Tensor, Tensor]:
@@ -201,6 +193,8 @@ class Integration:
         which = crossed.nonzero().view(-1)
         function = row_selection.select(before.event, which, after.y.ndim)
         values = value.detach()[which], now.detach()[which]
+        if not row_selection.is_selectable(before.event):  # it may hold tensors of all samples
+            function = row_selection.Among(before.event, which, after.y.detach())
         y, at = event.locate(function, path.select(which), (self.span[1] - start)[which], *values)
         after = after._replace(y=after.y.index_put((which,), y))
         return after, ended | crossed, event_time.index_put((which,), at.view(-1))
@@ -212,7 +206,8 @@ class Integration:
         stats = Stats(nfe=progress.evaluations, accepted=self.steps)
         return Solution(progress.y, ys, stats, status)
 
-    def _conclude(self, progress: Progress, y0: Tensor) -> Solution:
+    def _conclude(self, progress: Progress, y0: Tensor, asked: Tensor) -> Solution:
+        """The solution of samples that ended one by one; ``asked`` evaluations are added."""
         settled = progress.settled
         order = torch.cat([part.rows for part in settled]).argsort()
 
@@ -227,8 +222,16 @@ class Integration:
             ]
             return torch.cat(counts)[order]
 
+        nfe = asked + spread("evaluations")
+        for rows, count in progress.extra:
+            nfe[rows] += count
         accepted = gather("accepted")
-        stats = Stats(spread("evaluations"), accepted, spread("tries") - accepted)
+        stats = Stats(nfe, accepted, spread("tries") - accepted)
         ys = None if self.times is None else stack_records(self.times, progress.records, y0)
         event_time = None if self.event is None else gather("event_time")
         return Solution(gather("y"), ys, stats, gather("status"), event_time)
+
+
+def _path(before: Progress, trial: Trial) -> Path:
+    """The states within the step that was tried."""
+    return before.bound.path(before.y, trial.dt, trial.first, trial.attempt)

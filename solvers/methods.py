@@ -1,13 +1,8 @@
-"""One step of a method, from t to t + dt.
-
-``dt`` is a float where all samples share it, or a tensor ``(B, 1, ..., 1)`` of the state's
-dtype where every sample has its own.
-"""
+"""One step of a method, from t to t + dt."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple, cast
@@ -15,26 +10,11 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
+from solvers.dense import Interpolant, Path
 from solvers.fields import VectorField, check_like
+from solvers.finite import under_transform
+from solvers.increments import Increment, advance, combine, later
 from solvers.tableau import ButcherTableau
-
-Increment = float | Tensor
-
-
-def axpy(y: Tensor, scale: float, dt: Increment, x: Tensor) -> Tensor:
-    """y + scale * dt * x in one kernel."""
-    if isinstance(dt, Tensor):
-        return torch.addcmul(y, x, dt, value=scale)
-    return torch.add(y, x, alpha=scale * dt)
-
-
-def combine(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
-    """sum_i weights_i slopes_i, of which at least one weight is not zero."""
-    terms = [(w, slope) for w, slope in zip(weights, slopes, strict=True) if w]
-    total = terms[0][1] * terms[0][0]
-    for weight, slope in terms[1:]:
-        total = torch.add(total, slope, alpha=weight)
-    return total
 
 
 class Attempt(NamedTuple):
@@ -77,9 +57,9 @@ class Method(ABC):
         return None
 
     @property
-    def interpolant(self) -> tuple[tuple[float, ...], ...] | None:
-        """The method's own dense output, as in :class:`solvers.ButcherTableau`, if it has one."""
-        return None
+    def needs_end(self) -> bool:
+        """Whether the states within a step need dy/dt at its end."""
+        return self.order > 1
 
     def check(self, field: VectorField) -> None:
         """Raise ValueError where the method cannot solve this field."""
@@ -103,6 +83,15 @@ class Method(ABC):
     def error(self, attempt: Attempt, dt: Increment) -> Tensor:
         """The estimate of the local error of a step, of the shape of the state."""
         return cast(Tensor, attempt.error)
+
+    def path(
+        self, field: VectorField, y: Tensor, dt: Increment, first: Tensor, attempt: Attempt
+    ) -> Path:
+        """The states within a step: linear for order 1, else cubic Hermite."""
+        if attempt.last is None or self.order == 1:
+            return Interpolant(y, attempt.y, dt)
+        ends = self.derivative(field, y, first), self.derivative(field, attempt.y, attempt.last)
+        return Interpolant(y, attempt.y, dt, ends)
 
     def bind(self, field: VectorField) -> BoundMethod:
         """The method on one field, for one solve; it may keep what does not change between steps.
@@ -131,8 +120,12 @@ class BoundMethod:
         return self.method.step(self.field, t, y, dt, first)
 
     def error(self, attempt: Attempt, dt: Increment) -> Tensor:
-        """The estimate of the local error of the step made last; it may be overwritten."""
+        """The estimate of the local error of the step made last."""
         return self.method.error(attempt, dt)
+
+    def path(self, y: Tensor, dt: Increment, first: Tensor, attempt: Attempt) -> Path:
+        """The states within a step."""
+        return self.method.path(self.field, y, dt, first, attempt)
 
 
 @dataclass(frozen=True)
@@ -159,8 +152,8 @@ class RungeKutta(Method):
         return None if order is None else order + 1
 
     @property
-    def interpolant(self) -> tuple[tuple[float, ...], ...] | None:
-        return self.tableau.interpolant
+    def needs_end(self) -> bool:
+        return self.order > 1 and self.tableau.interpolant is None
 
     def step(
         self, field: VectorField, t: Tensor, y: Tensor, dt: Increment, first: Tensor
@@ -178,6 +171,13 @@ class RungeKutta(Method):
     def error(self, attempt: Attempt, dt: Increment) -> Tensor:
         weights = cast(tuple[float, ...], self.tableau.error_weights)
         return combine(weights, attempt.slopes) * dt
+
+    def path(
+        self, field: VectorField, y: Tensor, dt: Increment, first: Tensor, attempt: Attempt
+    ) -> Path:
+        if self.tableau.interpolant is None:
+            return super().path(field, y, dt, first, attempt)
+        return Interpolant(y, attempt.y, dt, None, attempt.slopes, self.tableau.interpolant)
 
     def bind(self, field: VectorField) -> BoundMethod:
         self.check(field)
@@ -198,7 +198,7 @@ class _BoundRungeKutta(BoundMethod):
         self._matrix: Tensor | None = None  # the slopes times dt, (elements, stages)
 
     def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> Attempt:
-        if torch.is_grad_enabled() or not isinstance(dt, Tensor):
+        if torch.is_grad_enabled() or not isinstance(dt, Tensor) or under_transform():
             self._matrix = None
             return super().step(t, y, dt, first)
         tableau = self.method.tableau
@@ -231,16 +231,3 @@ def _rows(tableau: ButcherTableau, dtype: torch.dtype, device: torch.device) -> 
     """The rows of a, b and the error weights as vectors."""
     rows = (*tableau.a, tableau.b, tableau.error_weights or ())
     return tuple(torch.tensor(row, dtype=dtype, device=device) for row in rows)
-
-
-def later(t: Tensor, node: float, dt: Increment) -> Tensor:
-    """t + node dt."""
-    return torch.add(t, dt, alpha=node) if isinstance(dt, Tensor) else t + node * dt
-
-
-def advance(y: Tensor, dt: Increment, weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
-    """y + dt sum_i weights_i slopes_i."""
-    for weight, slope in zip(weights, slopes, strict=True):
-        if weight:
-            y = axpy(y, weight, dt, slope)
-    return y

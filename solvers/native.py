@@ -22,7 +22,7 @@ from solvers.outputs import Times
 from solvers.pid import PID
 from solvers.precision import promoted
 from solvers.relaxation import EXPONENTIAL_EULER, SEMI_IMPLICIT_EULER, relaxation_of
-from solvers.solution import Solution
+from solvers.solution import Solution, Stats
 from solvers.solver import Solver, check_problem, check_steps
 from solvers.step_size import BudgetRule, GradientScaled, StepSizeRule, Uniform, Watched
 from solvers.taped import solve_taped
@@ -95,6 +95,8 @@ class NativeSolver(Solver):
     ) -> Solution:
         span, asked = check_problem(y0, t_span, t_eval)
         self.method.check(field)
+        if y0.numel() == 0:
+            return _nothing_to_solve(y0, asked, event)
         times = None
         if isinstance(asked, Tensor):
             times = Times((), span[1] - asked, span[1] - span[0])
@@ -162,6 +164,18 @@ class NativeSolver(Solver):
     def with_steps(self: Self, steps: int) -> Self:
         check_steps(steps)
         return replace(self, steps=steps) if self.step_size.uses_budget else self
+
+
+def _nothing_to_solve(
+    y0: Tensor, asked: list[float] | Tensor | None, event: Event | None
+) -> Solution:
+    """The solution of no samples, or of samples without elements."""
+    ys = None if asked is None else y0.expand(len(asked), *y0.shape)
+    status = torch.zeros(y0.shape[:1], dtype=torch.int8, device=y0.device)
+    event_time = None
+    if event is not None:
+        event_time = torch.full_like(status, torch.nan, dtype=torch.float32)
+    return Solution(y0, ys, Stats(0, 0), status, event_time)
 
 
 @dataclass(frozen=True)

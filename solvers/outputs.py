@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from solvers.dense import Interpolant
-from solvers.methods import Increment
+from solvers.dense import Path
+from solvers.increments import Increment
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,21 @@ class Record(NamedTuple):
     values: Tensor
 
 
-def at_start(times: Times, y0: Tensor) -> tuple[Record, ...]:
-    """The records of the times that are t0 itself."""
-    if times.of_each is None:
-        found = [index for index, left in enumerate(times.remaining) if left >= times.whole]
-        return tuple(Record(index, None, y0) for index in found)
-    index, rows = (times.of_each >= times.whole).nonzero().to(y0.device).unbind(1)
+def at_start(times: Times, y0: Tensor, whole: Increment) -> tuple[Record, ...]:
+    """The records of the times that are t0 itself, in the rule's own precision."""
+    if not isinstance(whole, Tensor):
+        if times.of_each is None:
+            found = [index for index, left in enumerate(times.remaining) if left >= whole]
+            return tuple(Record(index, None, y0) for index in found)
+        whole = torch.full((y0.shape[0], 1), whole, dtype=torch.float64)  # on the CPU
+    left = times.like(whole, None)
+    index, rows = (left >= whole.view(1, -1)).nonzero().to(y0.device).unbind(1)
     return (Record(index, rows, y0[rows]),)
 
 
 def records_of_step(
     times: Times,
-    path: Interpolant,
+    path: Path,
     before: Increment,
     after: Increment,
     *,
@@ -82,31 +85,34 @@ def records_of_step(
         until: times of events ``(n,)``, NaN where there is none: nothing is recorded after.
         t1: end of the time span, which ``until`` is counted from.
     """
-    if not isinstance(before, Tensor) and times.of_each is None:
+    if not isinstance(before, Tensor) and times.of_each is None and accepted is None:
         end = -1.0 if last else after
         return tuple(
             Record(index, None, path.at((before - left) / path.dt))
             for index, left in enumerate(times.remaining)
             if end <= left < before
         )
-    if not isinstance(before, Tensor):
-        size = path.y.shape[0]
-        before, after = (path.y.new_full((size, 1), float(value)) for value in (before, after))
+    if not isinstance(before, Tensor):  # compared on the CPU: some devices have no float64
+        size = (path.y.shape[0], 1)
+        before, after = (
+            torch.full(size, float(value), dtype=torch.float64) for value in (before, after)
+        )
     left = times.like(before, rows)  # (M, n) or (M, 1)
     inside = left < before.view(1, -1)
     if not last and isinstance(after, Tensor):
         inside = inside & (left >= after.view(1, -1))
     if accepted is not None:
-        inside = inside & accepted.view(1, -1)
+        inside = inside & accepted.view(1, -1).to(inside.device)
     if until is not None:
         inside = inside & ~(t1 - left > until)
     index, which = inside.nonzero().unbind(1)
     if index.numel() == 0:
         return ()
-    part = path.select(which)
     asked = left.expand_as(inside)[index, which]
-    gone = before.reshape(-1)[which] - asked
-    theta = gone.view(-1, *[1] * (path.y.ndim - 1)) / part.dt
+    gone = (before.reshape(-1)[which] - asked).view(-1, *[1] * (path.y.ndim - 1))
+    index, which = index.to(path.y.device), which.to(path.y.device)
+    part = path.select(which)
+    theta = gone.to(path.y.dtype).to(path.y.device) / part.dt
     return (Record(index, which if rows is None else rows[which], part.at(theta)),)
 
 

@@ -9,7 +9,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from solvers.methods import Attempt, BoundMethod, Increment, Method
+from solvers.increments import Increment
+from solvers.methods import Attempt, BoundMethod, Method
 from solvers.solution import MAX_STEPS, NON_FINITE, STEP_UNDERFLOW, SUCCESS
 from solvers.solver import check_number, check_steps, check_tolerance
 from solvers.step_size import Start, StepSizeRule, Verdict, per_sample, sample_norm
@@ -144,8 +145,9 @@ class PID(StepSizeRule):
         bound: BoundMethod,
     ) -> tuple[ErrorControl, Verdict]:
         order = bound.method.error_order or 1
-        scale = torch.maximum(y.abs(), attempt.y.abs()).mul_(self.rtol).add_(self.atol)
-        scaled = bound.error(attempt, dt).div_(scale)
+        # Detached: no_grad does not stop forward-mode differentiation.
+        largest = torch.maximum(y.detach().abs(), attempt.y.detach().abs())
+        scaled = bound.error(attempt, dt).detach() / largest.mul_(self.rtol).add_(self.atol)
         size = math.prod(y.shape[1:])
         # A NaN, of the error or of the state, is an infinite error.
         ratio = sample_norm(scaled).mul_(size**-0.5).nan_to_num_(nan=math.inf, posinf=math.inf)
@@ -161,6 +163,8 @@ class PID(StepSizeRule):
         if last is not None:
             last = torch.where(accepted, ratio, last)
         lost = (next_dt < control.smallest).logical_and_(~accepted)
+        if self.dt_min is not None:  # an accepted step is no reason to give up
+            next_dt = torch.where(accepted, next_dt.clamp(min=self.dt_min), next_dt)
         ended = (remaining <= 0).logical_or_(lost).view(-1)
         after = ErrorControl(remaining, next_dt, ratio, last, before, control.smallest)
         return after, Verdict(accepted, ended)

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from solvers.methods import BoundMethod, Increment
+from solvers.increments import Increment
+from solvers.methods import BoundMethod
 from solvers.outputs import Record
 
 
@@ -57,6 +58,8 @@ class Progress(NamedTuple):
     event_value: Tensor | None = None
     settled: tuple[Settled, ...] = ()
     records: tuple[Record, ...] = ()
+    extra: tuple[tuple[Tensor, int], ...] = ()
+    """Evaluations besides those that all samples share: places in the batch, and how many."""
 
 
 def select_control(control: Any, rows: Tensor) -> Any:

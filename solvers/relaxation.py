@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.fields import PullbackField, VectorField
-from solvers.methods import Attempt, BoundMethod, Increment, Method, RungeKutta
+from solvers.dense import Path
+from solvers.fields import VectorField
+from solvers.increments import Increment
+from solvers.methods import Attempt, BoundMethod, Method, RungeKutta
 from solvers.semilinear import SemilinearMethod, evaluate_target, step_ratio
 from solvers.tableau import EULER
 
@@ -25,6 +27,7 @@ class Relaxation(SemilinearMethod):
         name: for messages.
         weight: w as a function of z.
         weight_slope: dw/dz as a function of w.
+        overwrites: whether a step may be written over the target, where no gradient is recorded.
     """
 
     name: str
@@ -32,6 +35,12 @@ class Relaxation(SemilinearMethod):
     weight_slope: Callable[[Tensor], Tensor]
     order: int = 1
     stages: int = 1
+    overwrites: bool = False
+
+    @property
+    def explicit(self) -> bool:
+        """Whether it is explicit Euler, whose step is dt times the slope."""
+        return self.name == EXPLICIT_EULER.name
 
     def weight_of(self, field: VectorField, dt: Increment, y: Tensor) -> Tensor:
         """w(dt / tau), of the shape and dtype of y."""
@@ -43,9 +52,40 @@ class Relaxation(SemilinearMethod):
     ) -> Attempt:
         return Attempt(torch.lerp(y, first, self.weight_of(field, dt, y)))
 
+    def path(
+        self, field: VectorField, y: Tensor, dt: Increment, first: Tensor, attempt: Attempt
+    ) -> Path:
+        return RelaxationPath(y, dt, step_ratio(field, dt, y).expand_as(y), first, self.weight)
+
     def bind(self, field: VectorField) -> BoundMethod:
         self.check(field)
         return BoundRelaxation(self, field)
+
+
+@dataclass(frozen=True)
+class RelaxationPath:
+    """The states within a step: where a shorter step of the same method would have ended.
+
+    Attributes:
+        y: state at t.
+        dt: size of the step.
+        ratio: dt / tau, of the shape of y.
+        first: the target.
+        weight: w as a function of dt / tau.
+    """
+
+    y: Tensor
+    dt: Increment
+    ratio: Tensor
+    first: Tensor
+    weight: Callable[[Tensor], Tensor]
+
+    def select(self, rows: Tensor) -> RelaxationPath:
+        dt = self.dt[rows] if isinstance(self.dt, Tensor) else self.dt
+        return RelaxationPath(self.y[rows], dt, self.ratio[rows], self.first[rows], self.weight)
+
+    def at(self, theta: float | Tensor) -> Tensor:
+        return torch.lerp(self.y, self.first, self.weight(self.ratio * theta).to(self.y.dtype))
 
 
 class BoundRelaxation(BoundMethod):
@@ -58,8 +98,6 @@ class BoundRelaxation(BoundMethod):
         self._dt: float | None = None
         self._weight: Tensor | None = None
         self._slope: Tensor | None = None
-        self.keeps_targets = not isinstance(field, PullbackField)
-        """Whether a target must outlive its step; else the step is written over it."""
 
     def first(self, t: Tensor, y: Tensor) -> Tensor:
         self._slope = None
@@ -80,9 +118,11 @@ class BoundRelaxation(BoundMethod):
     def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> Attempt:
         if torch.is_grad_enabled():  # the slope that sized the step carries no gradient
             return Attempt(torch.lerp(y, first, self.weight(dt, y)))
-        if self._slope is not None and self.method is EXPLICIT_EULER and isinstance(dt, Tensor):
-            return Attempt(torch.addcmul(y, self._slope, dt, out=self._slope))
-        out = None if self.keeps_targets else first
+        over = self.method.overwrites
+        if self._slope is not None and self.method.explicit and isinstance(dt, Tensor):
+            out = self._slope if over else None
+            return Attempt(torch.addcmul(y, self._slope, dt, out=out))
+        out = first if over else None
         return Attempt(torch.lerp(y, first, self.weight(dt, y), out=out))
 
 

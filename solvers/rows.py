@@ -57,7 +57,10 @@ def is_selectable(field: Any) -> bool:
     A wrapper of a field says so by ``selectable`` where its ``select`` is only as good as that of
     what it wraps.
     """
-    return callable(getattr(field, "select", None)) and getattr(field, "selectable", True)
+    if callable(getattr(field, "select", None)):
+        return getattr(field, "selectable", True)
+    own = isinstance(field, SemilinearField) and type(field).target is SemilinearField.target
+    return own and is_selectable(field._target)
 
 
 def select(field: Any, rows: Rows, axes: int) -> Any:
@@ -84,6 +87,17 @@ class _SemilinearRows(SemilinearField):
         self._target = select(field._target if own else field.target, rows, axes)
         self._rate = rate
         self.autonomous = field.autonomous
+
+
+class Among:
+    """A function of some samples, by evaluating it on all and leaving the others as they are."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], rows: Tensor, y: Tensor):
+        self.function, self.rows, self.y = function, rows, y
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        times = t.new_zeros((self.y.shape[0], *t.shape[1:])).index_put((self.rows,), t)
+        return self.function(times, self.y.index_put((self.rows,), y))[self.rows]
 
 
 def agrees(few: Callable[[], Tensor], all_rows: Tensor, rows: Tensor) -> bool:

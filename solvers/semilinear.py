@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from solvers.fields import SemilinearField, VectorField, check_like
-from solvers.methods import Increment, Method
+from solvers.increments import Increment
+from solvers.methods import Method
 
 
 class SemilinearMethod(Method):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from solvers.finite import finite_samples, finite_status
-from solvers.methods import Attempt, BoundMethod, Increment, Method
+from solvers.increments import Increment
+from solvers.methods import Attempt, BoundMethod, Method
 
 Span = tuple[float, float]
 
@@ -141,6 +142,9 @@ class Watched(StepSizeRule):
 
     def propose(self, control: Budget, derivative: Tensor | None) -> Increment:
         return self.rule.propose(control, derivative)
+
+    def running(self, control: Budget) -> bool:
+        return self.rule.running(control)
 
     def judge(
         self, control: Budget, dt: Increment, attempt: Attempt, y: Tensor, bound: BoundMethod

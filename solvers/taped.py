@@ -17,9 +17,10 @@ from torch import Tensor
 from solvers.chunks import row_chunks
 from solvers.fields import PullbackField, TargetPullback, VectorField
 from solvers.finite import under_transform
+from solvers.increments import Increment
 from solvers.integrate import Integration
-from solvers.methods import Attempt, BoundMethod, Increment, Method
-from solvers.relaxation import EXPLICIT_EULER, BoundRelaxation, Relaxation, relaxation_of
+from solvers.methods import Attempt, BoundMethod, Method
+from solvers.relaxation import BoundRelaxation, Relaxation, relaxation_of
 from solvers.solution import Solution
 
 
@@ -52,9 +53,7 @@ class _Tape(Method):
         self.sizes: list[Increment] = []
 
     def bind(self, field: VectorField) -> BoundMethod:
-        bound = BoundRelaxation(self.method, field)
-        bound.keeps_targets = True
-        return _BoundTape(self, bound)
+        return _BoundTape(self, self.method.bind(field))
 
     def step(
         self, field: VectorField, t: Tensor, y: Tensor, dt: Increment, first: Tensor
@@ -181,6 +180,6 @@ class _Sweep:
 
     def _times_slope(self, gathered: Tensor, weight: Tensor, dt: Increment) -> Tensor:
         """w'(rate dt) dt times what was gathered."""
-        if self.method is EXPLICIT_EULER:
+        if self.method.explicit:
             return gathered.mul_(dt)
         return gathered.mul_(self.method.weight_slope(weight)).mul_(dt)

@@ -73,7 +73,7 @@ class TorchDiffEq(Solver):
                 f"torchdiffeq has no method {self.method!r}; it has {', '.join(sorted(_methods()))}"
             )
         check_steps(self.steps)
-        check_steps(self.max_steps)
+        check_steps(self.max_steps, "max_steps")
         check_tolerance("rtol", self.rtol)
         check_tolerance("atol", self.atol)
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from solvers.fields import VectorField
-from solvers.methods import Attempt, BoundMethod, Increment, Method
+from solvers.increments import Increment
+from solvers.methods import Attempt, BoundMethod, Method
 from solvers.step_size import StepSizeRule, Verdict
 
 
@@ -84,7 +85,7 @@ def _propose(
         dt = rule.propose(control, None)
     else:
         with torch.no_grad():  # the size of a step carries no gradient
-            dt = rule.propose(control, bound.derivative(y, first))
+            dt = rule.propose(control, bound.derivative(y, first).detach())
     return dt.to(y.dtype) if isinstance(dt, Tensor) else dt
 
 

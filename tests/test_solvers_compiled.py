@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import solvers
-from solvers import ETDRK4, PID, Dopri5, Euler, HeunEuler, ParameterisedField, trial
+from solvers import ETDRK2, PID, Dopri5, Euler, HeunEuler, ParameterisedField, trial
 from tests.fields import liquid_field
 
 
@@ -22,13 +21,12 @@ def slope(t: Tensor, y: Tensor, rates: Tensor) -> Tensor:
     return torch.cos(t) - rates * y
 
 
-@pytest.mark.parametrize("kind", [Dopri5, HeunEuler])
-def test_the_same_solution(kind: type[solvers.NativeSolver]) -> None:
+def test_the_same_solution() -> None:
     rates = torch.logspace(-1, 1.5, 6, dtype=torch.float64)[:, None]
     y0 = torch.ones(6, 2, dtype=torch.float64)
     with torch.no_grad():
         plain, compiled = (
-            kind(step_size=PID(1e-6, 1e-6), compiled=compiled).solve(
+            HeunEuler(step_size=PID(1e-6, 1e-6), compiled=compiled).solve(
                 ParameterisedField(slope, rates), y0, (0.0, 3.0), t_eval=[0.7, 3.0]
             )
             for compiled in (False, True)
@@ -47,10 +45,10 @@ def test_gradients_go_through_steps_that_are_not_compiled() -> None:
 
 
 def test_semilinear_methods_and_liquid_fields() -> None:
-    field = liquid_field(seed=0, batch=5, hidden=4, tau=(0.1, 5.0))
+    field = liquid_field(seed=0, batch=3, hidden=4, tau=(0.5, 2.0))
     y0 = torch.zeros_like(field.drive)
-    plain = ETDRK4(steps=None, step_size=PID(1e-4, 1e-4))
-    compiled = ETDRK4(steps=None, step_size=PID(1e-4, 1e-4), compiled=True)
+    plain = ETDRK2(steps=None, step_size=PID(1e-3, 1e-3))
+    compiled = ETDRK2(steps=None, step_size=PID(1e-3, 1e-3), compiled=True)
     with torch.no_grad():
         found, expected = compiled.solve(field, y0), plain.solve(field, y0)
     torch.testing.assert_close(found.y, expected.y, rtol=1e-12, atol=1e-12)

@@ -68,17 +68,6 @@ def test_gradient_of_a_sample_that_takes_no_time_is_finite() -> None:
     torch.testing.assert_close(grad, expected)
 
 
-@pytest.mark.parametrize("name", ["midpoint", "heun", "rk4", "dopri5"])
-def test_gradients_of_general_methods(name: str) -> None:
-    weight = torch.tensor([[0.3, -1.0], [0.8, 0.1]], dtype=torch.float64, requires_grad=True)
-    y0 = torch.tensor([[0.5, 1.0], [-0.3, 0.2]], dtype=torch.float64, requires_grad=True)
-
-    def solve(weight: Tensor, y0: Tensor) -> Tensor:
-        return solvers.get(name).solve(lambda t, y: torch.tanh(y @ weight) * torch.cos(t), y0).y
-
-    assert torch.autograd.gradcheck(solve, (weight, y0))
-
-
 @pytest.mark.parametrize("solver", [*TAPED, Euler(steps=4)], ids=repr)
 def test_vmap_and_per_sample_gradients(solver: solvers.Solver) -> None:
     recurrent, drive, rate, h0 = (tensor.detach() for tensor in liquid_tensors())

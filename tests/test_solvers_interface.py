@@ -1,42 +1,37 @@
-"""What holds for every solver: shapes, dtypes, statistics, failures, batches, names."""
+"""Solvers beside what their conformance suite checks: counts, liquid fields, names, options."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import pickle
 
 import pytest
 import torch
 from torch import Tensor
 
 import solvers
-from solvers import NON_FINITE, SUCCESS, Euler, Solver, SolverError, TorchDiffEq
-from tests.fields import Forced, TimeDependent, liquid_field
+from solvers import NON_FINITE, SUCCESS, Euler, SolverError, TorchDiffEq
+from tests.fields import Forced, liquid_field
 
-SEMILINEAR = {"exponential_euler", "semi_implicit_euler", "etdrk2", "batched_etdrk2"}
+SEMILINEAR = {
+    "exponential_euler",
+    "semi_implicit_euler",
+    "etdrk2",
+    "etdrk4",
+    "batched_etdrk2",
+    "batched_etdrk4",
+}
 ALL = [*solvers.names(), "torchdiffeq:bosh3"]
-PER_SAMPLE = [name for name in ALL if name not in {"dopri5", "torchdiffeq:bosh3"}]
-STAGES = {"midpoint": 2, "heun": 2, "ralston": 2, "rk4": 4, "classic_rk4": 4, "etdrk2": 2}
-
-
-def field_for(name: str) -> Forced | TimeDependent:
-    return Forced() if name in SEMILINEAR else TimeDependent()
-
-
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("shape", [(4,), (2, 3), (3, 2, 4, 5)])
-def test_shape_dtype_and_value(name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    field = field_for(name)
-    y0 = torch.linspace(0.5, 1.5, math.prod(shape)).view(shape).to(dtype)
-    solution = solvers.get(name).with_steps(20).solve(field, y0, (0.0, 1.0))
-    assert solution.y.shape == y0.shape
-    assert solution.y.dtype == dtype
-    assert solution.ys is None
-    assert solution.status.tolist() == [SUCCESS] * shape[0]
-    exact = field.exact(y0.double(), 1.0)
-    torch.testing.assert_close(solution.y.double(), exact, rtol=0.05, atol=0.05)
+# Solved by other paths than a plain field's: relaxations, a selectable field.
+LIQUID = ["euler", "uniform_euler", "heun", "exponential_euler", "etdrk2", "batched_tsit5"]
+STAGES = {
+    "midpoint": 2,
+    "heun": 2,
+    "ralston": 2,
+    "rk4": 4,
+    "classic_rk4": 4,
+    "etdrk2": 2,
+    "etdrk4": 4,
+}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -58,33 +53,8 @@ def test_statistics(name: str) -> None:
     assert torch.as_tensor(stats.rejected).min() >= 0
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_t_eval_agrees_with_the_exact_path(name: str) -> None:
-    field = field_for(name)
-    y0 = torch.linspace(0.5, 1.5, 6, dtype=torch.float64).view(3, 2)
-    times = [0.0, 0.13, 0.5, 1.0]
-    solution = solvers.get(name).with_steps(200).solve(field, y0, t_eval=times)
-    assert solution.ys is not None
-    assert solution.ys.shape == (4, 3, 2)
-    torch.testing.assert_close(solution.ys[0], y0)
-    torch.testing.assert_close(solution.ys[-1], solution.y)
-    for time, state in zip(times, solution.ys, strict=True):
-        torch.testing.assert_close(state, field.exact(y0, time), rtol=6e-3, atol=6e-3)
-
-
-@pytest.mark.parametrize("name", ["midpoint", "heun"])
-def test_dense_output_keeps_order_two(name: str) -> None:
-    field, y0 = TimeDependent(), torch.ones(2, 1, dtype=torch.float64)
-    errors = []
-    for steps in (20, 40):
-        ys = solvers.get(name, steps=steps).solve(field, y0, t_eval=[0.333, 0.777]).ys
-        exact = torch.stack([field.exact(y0, 0.333), field.exact(y0, 0.777)])
-        errors.append(float((ys - exact).abs().max()))
-    assert errors[0] / errors[1] > 3.3
-
-
-@pytest.mark.parametrize("name", PER_SAMPLE)
-@pytest.mark.parametrize("batch", [1, 5, 16])
+@pytest.mark.parametrize("name", LIQUID)
+@pytest.mark.parametrize("batch", [1, 5])
 def test_a_sample_does_not_depend_on_its_batch(name: str, batch: int) -> None:
     field = liquid_field(seed=1, batch=16, hidden=16, tau=(0.1, 5.0))
     y0 = torch.linspace(-1, 1, 256, dtype=torch.float64).view(16, 16)
@@ -94,7 +64,7 @@ def test_a_sample_does_not_depend_on_its_batch(name: str, batch: int) -> None:
     torch.testing.assert_close(alone, whole[:batch], rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", PER_SAMPLE)
+@pytest.mark.parametrize("name", LIQUID)
 def test_permuting_the_batch_permutes_the_result(name: str) -> None:
     field = liquid_field(seed=2, batch=8, hidden=8, tau=(0.1, 5.0))
     y0 = torch.linspace(-1, 1, 64, dtype=torch.float64).view(8, 8)
@@ -109,17 +79,6 @@ def explode_second(t: Tensor, y: Tensor) -> Tensor:
     """Fine for all samples but the second, which turns NaN once it has moved."""
     slope = -y
     return torch.where((torch.arange(len(y)) == 1)[:, None] & (y < 0.9), math.nan, slope)
-
-
-@pytest.mark.parametrize("name", [name for name in PER_SAMPLE if name not in SEMILINEAR])
-def test_one_failed_sample_leaves_the_others_right(name: str) -> None:
-    solver, y0 = solvers.get(name), torch.ones(3, 2, dtype=torch.float64)
-    with pytest.raises(SolverError, match=r"1 of 3 samples met a NaN"):
-        solver.solve(explode_second, y0)
-    solution = solver.solve(explode_second, y0, throw=False)
-    assert solution.status.tolist() == [SUCCESS, NON_FINITE, SUCCESS]
-    healthy = solver.solve(lambda t, y: -y, y0).y
-    torch.testing.assert_close(solution.y[[0, 2]], healthy[[0, 2]])
 
 
 def test_a_failed_sample_keeps_its_last_finite_state() -> None:
@@ -155,24 +114,7 @@ def test_torchdiffeq_failures_become_statuses() -> None:
         TorchDiffEq("dopri5").solve(lambda t, y: y * math.nan, torch.ones(2, 1))
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_bad_problems(name: str) -> None:
-    solver, field, y0 = solvers.get(name), field_for(name), torch.ones(2, 3)
-    for span in ((1.0, 0.0), (1.0, 1.0), (0.0, math.nan), (0.0, math.inf), (0.0,), "ab"):
-        with pytest.raises(ValueError, match="t_span"):
-            solver.solve(field, y0, span)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"floating point, not torch\.int64"):
-        solver.solve(field, torch.ones(2, 3, dtype=torch.long))
-    with pytest.raises(ValueError, match="batch axis"):
-        solver.solve(field, torch.tensor(1.0))
-    with pytest.raises(ValueError, match="y0 must be a tensor"):
-        solver.solve(field, [1.0])  # type: ignore[arg-type]
-    for times in ([], [2.0], [0.5, 0.2], [[0.5]]):
-        with pytest.raises(ValueError, match="t_eval"):
-            solver.solve(field, y0, t_eval=times)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", [name for name in ALL if name not in SEMILINEAR])
+@pytest.mark.parametrize("name", ["euler", "classic_rk4", "batched_tsit5", "rk4", "dopri5"])
 def test_bad_fields(name: str) -> None:
     solver, y0 = solvers.get(name), torch.ones(2, 3)
     with pytest.raises(ValueError, match=r"\(2, 3\) torch.float32; it returned \(3,\)"):
@@ -222,17 +164,6 @@ def test_tolerances_must_be_positive(tolerance: float) -> None:
         TorchDiffEq("dopri5", rtol=tolerance)
     with pytest.raises(ValueError, match="atol must be a positive finite number"):
         solvers.get("dopri5", atol=tolerance)
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_solvers_are_immutable_values(name: str) -> None:
-    solver = solvers.get(name)
-    assert isinstance(solver, Solver)
-    assert solver == solvers.get(name)
-    assert hash(solver) == hash(solvers.get(name))
-    assert pickle.loads(pickle.dumps(solver)) == solver
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        solver.steps = 3  # type: ignore[attr-defined]
 
 
 def test_with_steps_changes_budgets_and_leaves_tolerances_alone() -> None:

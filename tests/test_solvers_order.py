@@ -1,4 +1,4 @@
-"""Every solver converges at its order, and to the right solution."""
+"""Accuracy beside what the conformance suite checks: exactness, bounds, scipy on liquid fields."""
 
 from __future__ import annotations
 
@@ -9,48 +9,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 import solvers
-from tests.fields import Forced, TimeDependent, liquid_field
-
-# order of convergence as the textbooks give it; torchdiffeq's rk4 is the 3/8 rule
-ORDERS = {
-    "uniform_euler": 1,
-    "euler": 1,
-    "midpoint": 2,
-    "heun": 2,
-    "rk4": 4,
-    "torchdiffeq:euler": 1,
-    "torchdiffeq:heun3": 3,
-    "exponential_euler": 1,
-    "semi_implicit_euler": 1,
-}
-
-
-def order_of(name: str, steps: tuple[int, int]) -> float:
-    solver = solvers.get(name)
-    semilinear = name in {"exponential_euler", "semi_implicit_euler"}
-    field = Forced() if semilinear else TimeDependent()
-    y0 = torch.linspace(0.5, 2, 6, dtype=torch.float64).view(3, 2)
-    errors = [
-        (solver.with_steps(n).solve(field, y0, (0.0, 1.5)).y - field.exact(y0, 1.5)).abs().max()
-        for n in steps
-    ]
-    return math.log(errors[0] / errors[1]) / math.log(steps[1] / steps[0])
-
-
-@pytest.mark.parametrize(("name", "order"), ORDERS.items())
-def test_order(name: str, order: int) -> None:
-    assert order_of(name, (64, 128)) == pytest.approx(order, abs=0.08)
-
-
-@pytest.mark.parametrize("method", ["dopri5", "torchdiffeq:bosh3", "torchdiffeq:dopri8"])
-def test_tolerance_is_kept(method: str) -> None:
-    field, y0 = TimeDependent(), torch.linspace(0.5, 2, 6, dtype=torch.float64).view(3, 2)
-    errors = []
-    for rtol in (1e-4, 1e-8):
-        solution = solvers.get(method, rtol=rtol, atol=rtol).solve(field, y0, (0.0, 1.5))
-        errors.append(float((solution.y - field.exact(y0, 1.5)).abs().max()))
-        assert errors[-1] < 30 * rtol
-    assert errors[1] < 1e-2 * errors[0]
+from tests.fields import liquid_field
 
 
 def test_exponential_euler_is_exact_for_a_constant_target_and_large_steps() -> None:
@@ -84,4 +43,4 @@ def test_liquid_field_agrees_with_scipy(name: str) -> None:
     expected = torch.as_tensor(path.y[:, -1]).view(shape)
     solver = solvers.get(name).with_steps(2000)
     error = (solver.solve(field, y0).y - expected).abs().max()
-    assert error < (1e-3 if ORDERS.get(name, 5) == 1 else 1e-5)
+    assert error < (1e-3 if "euler" in name else 1e-5)
