@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -116,7 +117,7 @@ def sample(options: argparse.Namespace) -> None:
     print(f"{options.n} images in {seconds:.1f} s ({options.n / seconds:.1f} images/s)")
 
     # A name of its own for each solver, so that they can be compared.
-    name = "samples" if options.solver is None else f"samples-{options.solver.replace(':', '-')}"
+    name = "samples" if options.solver is None else re.sub(r"[^\w.-]+", "-", f"samples-{options.solver}")
     output = options.output or options.run_dir / f"{name}.png"
     print(f"grid     {save_grid(images, output, math.ceil(math.sqrt(options.n)))}")
     if options.separate is not None:
