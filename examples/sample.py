@@ -59,7 +59,8 @@ def make_parser() -> argparse.ArgumentParser:
     cells = parser.add_argument_group("solver of the cells")
     cells.add_argument(
         "--solver", metavar="NAME",
-        help=f"one of {', '.join(solvers.names())}, torchdiffeq:METHOD (default: the run's own)",
+        help=f"one of {', '.join(solvers.names())}, torchdiffeq:METHOD, learned:PATH "
+        "(default: the run's own)",
     )  # fmt: skip
     cells.add_argument(
         "--solver-option", action="append", default=[], type=key_value, metavar="KEY=VALUE",
@@ -117,7 +118,8 @@ def sample(options: argparse.Namespace) -> None:
     print(f"{options.n} images in {seconds:.1f} s ({options.n / seconds:.1f} images/s)")
 
     # A name of its own for each solver, so that they can be compared.
-    name = "samples" if options.solver is None else re.sub(r"[^\w.-]+", "-", f"samples-{options.solver}")
+    name = "samples" if options.solver is None else f"samples-{options.solver}"
+    name = re.sub(r"[^\w.-]+", "-", name)
     output = options.output or options.run_dir / f"{name}.png"
     print(f"grid     {save_grid(images, output, math.ceil(math.sqrt(options.n)))}")
     if options.separate is not None:

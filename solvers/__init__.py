@@ -13,7 +13,8 @@ from solvers.exponential import ExponentialRungeKutta
 from solvers.exponential_tableau import ExponentialTableau
 from solvers.fields import PullbackField, SemilinearField, TargetPullback, VectorField
 from solvers.gradients import Backpropagation, Checkpointing, GradientMode
-from solvers.learned import LearnedExponential, LearnedMethod, LearnedRungeKutta, LearnedSolver
+from solvers.learned import LearnedSolver
+from solvers.learned_methods import LearnedMethod
 from solvers.learned_training import relative_errors, train_solver
 from solvers.methods import Attempt, Method, RungeKutta
 from solvers.native import (
@@ -78,9 +79,7 @@ __all__ = [
     "GradientScaled",
     "Heun",
     "HeunEuler",
-    "LearnedExponential",
     "LearnedMethod",
-    "LearnedRungeKutta",
     "LearnedSolver",
     "Method",
     "Midpoint",

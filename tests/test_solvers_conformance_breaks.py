@@ -290,5 +290,5 @@ def test_a_learned_solver_that_learns_in_a_solve_fails() -> None:
                     parameter.add_(1e-9)
             return super().solve(*arguments, **more)
 
-    solver = Restless([solvers.LearnedRungeKutta(2)])
+    solver = Restless([solvers.LearnedMethod.of("explicit", 2)])
     rejects(testing.check_value, solver, "solve twice alike|a solve changes|cannot be pickled")

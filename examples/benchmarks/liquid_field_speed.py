@@ -114,9 +114,9 @@ def diffrax_rows(p: dict[str, Tensor]) -> dict[str, tuple[Job, Job]]:
             return (jnp.tanh(h @ p["recurrent"].T + constant) - h) * rate
 
         def plain(t: Any, h: Any, args: Any) -> Any:
-            return (
-                -h + jnp.tanh(h @ p["recurrent"].T + p["x"] @ p["weight"].T + p["bias"])
-            ) / p["tau"]
+            return (-h + jnp.tanh(h @ p["recurrent"].T + p["x"] @ p["weight"].T + p["bias"])) / p[
+                "tau"
+            ]
 
         return diffrax.diffeqsolve(
             diffrax.ODETerm(hoisted if hoist else plain),

@@ -173,7 +173,9 @@ def _add_option(group: Any, field: dataclasses.Field[Any], hint: Any, default: A
         return
     choices = field.metadata.get("choices")
     if field.metadata.get("solver"):
-        text = f"{text[:-1]}; one of {', '.join(solvers.names())}, torchdiffeq:METHOD)"
+        text = (
+            f"{text[:-1]}; one of {', '.join(solvers.names())}, torchdiffeq:METHOD, learned:PATH)"
+        )
     group.add_argument(
         flag,
         type=_optional(kinds[0]) if type(None) in kinds else kinds[0],
