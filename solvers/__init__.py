@@ -9,6 +9,17 @@
 from solvers.backsolve import BacksolveAdjoint
 from solvers.errors import SolverError
 from solvers.events import Event
+from solvers.explicit_solvers import (
+    RK4,
+    Bosh3,
+    Dopri5,
+    Euler,
+    Heun,
+    HeunEuler,
+    Midpoint,
+    Ralston,
+    Tsit5,
+)
 from solvers.exponential import ExponentialRungeKutta
 from solvers.exponential_tableau import ExponentialTableau
 from solvers.fields import PullbackField, SemilinearField, TargetPullback, VectorField
@@ -17,28 +28,14 @@ from solvers.learned import LearnedSolver
 from solvers.learned_methods import LearnedMethod
 from solvers.learned_training import relative_errors, train_solver
 from solvers.methods import Attempt, Method, RungeKutta
-from solvers.native import (
-    ETDRK2,
-    ETDRK4,
-    RK4,
-    Bosh3,
-    Dopri5,
-    Euler,
-    ExponentialEuler,
-    Heun,
-    HeunEuler,
-    Midpoint,
-    NativeSolver,
-    Ralston,
-    SemiImplicitEuler,
-    Tsit5,
-)
+from solvers.native import NativeSolver
 from solvers.pid import PID
 from solvers.recording import RecordedProblem, Recorder
 from solvers.registry import get, names, options
 from solvers.relaxation import Relaxation
 from solvers.rows import ParameterisedField, SelectableField
 from solvers.semilinear import SemilinearMethod
+from solvers.semilinear_solvers import ETDRK2, ETDRK4, ExponentialEuler, SemiImplicitEuler
 from solvers.solution import (
     MAX_STEPS,
     NON_FINITE,

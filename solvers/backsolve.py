@@ -15,7 +15,7 @@ from solvers.finite import under_transform
 from solvers.gradients import Backpropagation
 from solvers.increments import advance
 from solvers.integrate import Integration
-from solvers.methods import RungeKutta
+from solvers.methods import Method, RungeKutta
 from solvers.native import NativeSolver
 from solvers.outputs import Times
 from solvers.progress import StepTaken
@@ -37,6 +37,8 @@ class BacksolveAdjoint(Backpropagation):
     cheapest where the field names its tensors: modules, :class:`solvers.ParameterisedField`,
     :class:`solvers.PullbackField`.
 
+    Caution: a tensor that the field neither names nor uses at t0, but only later, gets no gradient.
+
     Caution: a decay is a growth backwards. Over T/tau = 10 the rounding of float32 grows by
     e^10 = 22,000: for stiff leaks take :class:`solvers.Checkpointing`, which has no such limit.
 
@@ -45,13 +47,36 @@ class BacksolveAdjoint(Backpropagation):
             same as forwards.
 
     Raises:
-        ValueError: on use, where the solver of the way back is no explicit Runge-Kutta method;
-            with an event or with times of each sample; under function transforms.
+        ValueError: where the solver of the way back is no explicit Runge-Kutta method of this
+            package; on use, with an event or with times of each sample, and under function
+            transforms.
 
     Reference: Chen et al. 2018, Neural ordinary differential equations, algorithm 1.
     """
 
     solver: NativeSolver | None = None
+
+    def __post_init__(self) -> None:
+        if self.solver is None:
+            return
+        if not isinstance(self.solver, NativeSolver):
+            raise ValueError(
+                "the solver of BacksolveAdjoint must be one of this package's own, such as "
+                f"solvers.Dopri5(), not {self.solver!r}"
+            )
+        self._check_explicit(self.solver.method)
+
+    def check(self, method: Method) -> None:
+        if self.solver is None:
+            self._check_explicit(method)
+
+    @staticmethod
+    def _check_explicit(method: Method) -> None:
+        if not isinstance(method, RungeKutta):
+            raise ValueError(
+                "the adjoint equation has no leak to treat by itself, so its solver must be an "
+                "explicit Runge-Kutta method: BacksolveAdjoint(solver=solvers.Dopri5()), for one"
+            )
 
     def solve(self, integration: Integration, y0: Tensor) -> Solution:
         if under_transform():
@@ -72,7 +97,8 @@ class BacksolveAdjoint(Backpropagation):
         solutions: list[Solution] = []
         y, ys = _Backsolve.apply(integration, backwards, solutions, y0, *tensors)
         found = solutions[0]
-        return replace(found, y=y, ys=None if found.ys is None else ys)
+        stats = replace(found.stats, nfe=found.stats.nfe + 1)  # that of _tensors_of
+        return replace(found, y=y, ys=None if found.ys is None else ys, stats=stats)
 
     def _way_back(self, integration: Integration) -> Integration:
         """The integration of the way back, still without its field and span."""
@@ -81,14 +107,9 @@ class BacksolveAdjoint(Backpropagation):
         else:
             method, rule = self.solver.method, self.solver.step_size
             steps = self.solver.steps or 0
-        if not isinstance(method, RungeKutta):
-            raise ValueError(
-                "the adjoint equation has no leak to treat by itself, so its solver must be an "
-                "explicit Runge-Kutta method: BacksolveAdjoint(solver=solvers.Dopri5()), for one"
-            )
         return replace(
             integration, method=method, rule=rule, steps=steps, gradient=Backpropagation(),
-            times=None,
+            times=None, compiled=False,  # its field differentiates
         )  # fmt: skip
 
 

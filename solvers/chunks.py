@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from solvers.fields import PullbackField
+from solvers.fields import knows_derivative
 from solvers.finite import under_transform
 from solvers.integrate import Integration
 from solvers.relaxation import Relaxation
@@ -41,7 +41,7 @@ def run_in_chunks(integration: Integration, y0: Tensor) -> Solution:
     """Solve with a budget of steps; in chunks where no gradient is recorded."""
     if torch.is_grad_enabled() or under_transform() or integration.times is not None:
         return integration.gradient.solve(integration, y0)
-    if isinstance(integration.method, Relaxation) and isinstance(integration.field, PullbackField):
+    if isinstance(integration.method, Relaxation) and knows_derivative(integration.field):
         # The targets of such a field are the solver's to overwrite: fewer arrays in the cache.
         integration = replace(integration, method=replace(integration.method, overwrites=True))
     chunks = row_chunks(integration, y0)

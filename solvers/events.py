@@ -43,6 +43,11 @@ class Event:
     def value(self, function: Any, t: Tensor, y: Tensor) -> Tensor:
         """The function's values ``(n,)``."""
         value = function(t, y)
+        if isinstance(value, Tensor) and not value.is_floating_point():
+            raise ValueError(
+                "an event's function must return a distance with a sign, such as y[:, 0] - 0.5, "
+                f"not a condition: it returned {value.dtype}"
+            )
         if not isinstance(value, Tensor) or value.shape != y.shape[:1]:
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(

@@ -98,8 +98,8 @@ class ExponentialPath:
 
     def at(self, theta: float | Tensor) -> Tensor:
         passed = self.ratio * theta
-        phis = phi_functions(-passed)
-        powers = [phi * theta**k for k, phi in enumerate(phis)]
+        phis = phi_functions(-passed, max(_highest(self.weights), 1))
+        powers = [phi * theta**k if k else phi for k, phi in enumerate(phis)]
         weights = [
             _combined(row, powers, passed).to(self.y.dtype) if any(row) else None
             for row in self.weights[1:]
@@ -117,14 +117,19 @@ class _Weights:
     """
 
     def __init__(self, tableau: ExponentialTableau, ratio: Tensor, dtype: torch.dtype) -> None:
-        phis: dict[float, tuple[Tensor, ...]] = {}
+        phis: dict[float, list[Tensor]] = {}
+        decays: dict[float, Tensor] = {}
+        rows = [*zip(tableau.a, tableau.c[1:], strict=True), (tableau.b, 1.0)]
+        highest = {c: max(_highest(row) for row, node in rows if node == c) for _, c in rows}
 
         def decay(c: float) -> Tensor:
-            return (-torch.expm1(-c * ratio)).to(dtype)  # CUDA's autocast takes it in float32
+            if c not in decays:  # CUDA's autocast takes it in float32
+                decays[c] = (-torch.expm1(-c * ratio)).to(dtype)
+            return decays[c]
 
         def weights(rows: Sequence[Sequence[float]], c: float) -> list[Tensor | None]:
             if c not in phis:
-                phis[c] = phi_functions(-c * ratio)
+                phis[c] = phi_functions(-c * ratio, highest[c]) if highest[c] else []
             return [
                 _combined(row, phis[c], ratio).to(dtype) if any(row) else None for row in rows[1:]
             ]
@@ -193,35 +198,37 @@ def _sum_of(total: Tensor, weights: Sequence[Tensor | None], changes: Sequence[T
 
 def _combined(row: Sequence[float], phis: Sequence[Tensor], ratio: Tensor) -> Tensor:
     """r sum_k row_k phi_k."""
-    total = torch.zeros_like(ratio)
-    for coefficient, phi in zip(row, phis, strict=True):
-        if coefficient:
-            total = total + coefficient * phi
+    terms = [(coefficient, phi) for coefficient, phi in zip(row, phis) if coefficient]  # noqa: B905
+    total = terms[0][1] * terms[0][0]
+    for coefficient, phi in terms[1:]:
+        total = torch.add(total, phi, alpha=coefficient)
     return ratio * total
 
 
-def phi_functions(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """phi_1 to phi_3 for z <= 0: phi_0 = e^z, phi_{k+1} = (phi_k - 1/k!) / z.
+def _highest(rows: Sequence[Sequence[float]]) -> int:
+    """The last phi function that the weights of all stages but the first are made of."""
+    return max((k + 1 for row in rows[1:] for k, weight in enumerate(row) if weight), default=0)
 
-    The recurrence cancels near 0, where the series sum_n z^n / (n + k)! is used.
+
+def phi_functions(z: Tensor, highest: int = 3) -> list[Tensor]:
+    """phi_1 to phi_highest for z <= 0: phi_0 = e^z, phi_{k+1} = (phi_k - 1/k!) / z.
+
+    That cancels near 0. There the last one comes from the series sum_n z^n / (n + k)!, and the
+    others from it by the same recurrence read downwards, phi_k = z phi_{k+1} + 1/k!.
 
     Reference: Hochbruck & Ostermann, Exponential integrators, Acta Numerica 2010, section 2.1.
     """
-    near = z.abs() < 1
-    divisor = torch.where(near, 1.0, z)  # a branch not taken must not spoil the gradient
+    near = z > -1
     inside = torch.where(near, z, 0.0)
-    far = torch.expm1(z) / divisor
-    found = []
-    for k in (1, 2, 3):
-        terms = 17 if z.dtype == torch.float64 else 9
-        series = torch.zeros_like(z)
-        for n in reversed(range(terms)):
-            series = series * inside + 1 / math.factorial(n + k)
-        found.append(torch.where(near, series, far))
-        far = (far - 1 / math.factorial(k)) / divisor
-    return found[0], found[1], found[2]
-
-
-def second_weight(ratio: Tensor, decay: Tensor) -> Tensor:
-    """(1 + z - e^z)/z for z = -ratio, which is ratio phi_2(z): in (0, 1), 0 at ratio = 0."""
-    return ratio * phi_functions(-ratio)[1]
+    divisor = torch.where(near, -1.0, z)  # a branch not taken must not spoil the gradient
+    far = [torch.expm1(divisor) / divisor]
+    for k in range(1, highest):
+        far.append((far[-1] - 1 / math.factorial(k)) / divisor)
+    terms = 17 if z.dtype == torch.float64 else 9
+    series = torch.full_like(z, 1 / math.factorial(terms + highest))
+    for n in reversed(range(terms)):
+        series = torch.addcmul(z.new_tensor(1 / math.factorial(n + highest)), series, inside)
+    found = [series]
+    for k in reversed(range(1, highest)):
+        found.insert(0, torch.addcmul(z.new_tensor(1 / math.factorial(k)), found[0], inside))
+    return [torch.where(near, *both) for both in zip(found, far, strict=True)]

@@ -44,6 +44,15 @@ class SemilinearField:
     autonomous = False
 
     def __init__(self, target: Callable[[Tensor, Tensor], Tensor], tau: Tensor | float) -> None:
+        if not callable(target):
+            raise ValueError(
+                f"target must be a function target(t, y), not {type(target).__name__}; "
+                "SemilinearField takes (target, tau)"
+            )
+        if not isinstance(tau, int | float) and not (
+            isinstance(tau, Tensor) and tau.is_floating_point() and tau.numel()
+        ):
+            raise ValueError(f"tau must be a number or a floating-point tensor, not {tau!r}")
         values = torch.as_tensor(tau)
         if not bool(((values > 0) & torch.isfinite(values)).all()):
             raise ValueError(
@@ -106,6 +115,34 @@ class PullbackField(SemilinearField):
     def pullback(self, *inputs: Tensor) -> TargetPullback:
         """A fresh accumulator for one backward sweep."""
         raise NotImplementedError
+
+
+def check_rate(field: SemilinearField, y0: Tensor) -> None:
+    """Raise ValueError where the time constants do not fit the state."""
+    rate = field.rate
+    if not isinstance(rate, Tensor):
+        return
+    sizes = list(zip(reversed(rate.shape), reversed(y0.shape), strict=False))
+    if rate.ndim > y0.ndim or any(own not in {1, size} for own, size in sizes):
+        raise ValueError(
+            f"tau has shape {tuple(rate.shape)}, which does not broadcast to that of the state, "
+            f"{tuple(y0.shape)}"
+        )
+
+
+def knows_derivative(field: Any) -> bool:
+    """Whether the field's own derivative is that of its target and rate.
+
+    It is not where a subclass overrides one of these and inherits the derivative.
+    """
+    if not isinstance(field, PullbackField):
+        return False
+    order = type(field).__mro__
+
+    def place(name: str) -> int:
+        return next(index for index, kind in enumerate(order) if name in vars(kind))
+
+    return place("pullback") <= min(place("target"), place("rate"))
 
 
 def check_like(value: Any, y: Tensor, what: str) -> Tensor:

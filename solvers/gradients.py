@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from solvers.methods import Method
 from solvers.solution import Solution
 
 Advance = Callable[[Any], Any]
@@ -24,6 +25,9 @@ class GradientMode(ABC):
         """The solution of an :class:`solvers.integrate.Integration`, with its gradient."""
         solution: Solution = integration.run(y0)
         return solution
+
+    def check(self, method: Method) -> None:  # noqa: B027  # most modes work with any method
+        """Raise ValueError where the mode cannot work with the method."""
 
     @abstractmethod
     def run(self, advance: Advance, running: Running, progress: Any) -> Any:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from solvers.explicit_solvers import Euler, Tsit5
 from solvers.fields import SemilinearField
 from solvers.learned import FixedSteps, LearnedSolver
 from solvers.learned_methods import LearnedMethod
-from solvers.native import Euler, Tsit5
 from solvers.pid import PID
 from solvers.recording import RecordedProblem, cast_problem
 from solvers.solution import SUCCESS

@@ -9,22 +9,20 @@ from typing import ClassVar, TypeVar, cast
 import torch
 from torch import Tensor
 
-from solvers import exponential_tableau, tableau
 from solvers.chunks import run_in_chunks
 from solvers.events import Event
-from solvers.exponential import ExponentialRungeKutta
-from solvers.fields import SemilinearField, VectorField
+from solvers.fields import SemilinearField, VectorField, check_rate
 from solvers.finite import all_finite, finite_samples, finite_status, under_transform
 from solvers.gradients import Backpropagation, GradientMode
 from solvers.integrate import Integration
-from solvers.methods import Method, RungeKutta
+from solvers.methods import Method
 from solvers.outputs import Times
 from solvers.pid import PID
 from solvers.precision import promoted
-from solvers.relaxation import EXPONENTIAL_EULER, SEMI_IMPLICIT_EULER, relaxation_of
+from solvers.relaxation import relaxation_of
 from solvers.solution import Solution, Stats
 from solvers.solver import Solver, check_problem, check_steps
-from solvers.step_size import BudgetRule, GradientScaled, StepSizeRule, Uniform, Watched
+from solvers.step_size import BudgetRule, StepSizeRule, Uniform, Watched
 from solvers.taped import solve_taped
 
 Self = TypeVar("Self", bound="NativeSolver")
@@ -45,6 +43,8 @@ class NativeSolver(Solver):
             where no gradient is recorded. The first solve then takes some seconds more; small
             states, whose time goes into starting kernels, are solved faster from then on. (A
             fixed number of steps needs no option: torch.compile of the model follows it.)
+            torch.compile keeps 8 variants, of fields above all, in a process; what comes after
+            those runs as it would without.
 
     Raises:
         ValueError: where ``steps`` is below 1, missing, or given to a rule that chooses its own;
@@ -70,7 +70,12 @@ class NativeSolver(Solver):
                 f"solvers.Checkpointing(), not {self.gradient!r}"
             )
         self.step_size.check(self.method)
+        self.gradient.check(self.method)
         if self.step_size.uses_budget:
+            if self.steps is None:
+                raise ValueError(
+                    f"{type(self.step_size).__name__} needs a number of steps, such as steps=5"
+                )
             check_steps(self.steps)
             if self.compiled:
                 raise ValueError(
@@ -95,6 +100,10 @@ class NativeSolver(Solver):
     ) -> Solution:
         span, asked = check_problem(y0, t_span, t_eval)
         self.method.check(field)
+        if event is not None and not isinstance(event, Event):
+            raise ValueError(f"event must be solvers.Event(function), not {event!r}")
+        if isinstance(field, SemilinearField):
+            check_rate(field, y0)
         if y0.numel() == 0:
             return _nothing_to_solve(y0, asked, event)
         times = None
@@ -135,7 +144,10 @@ class NativeSolver(Solver):
         else:
             # Error estimates mean nothing in half precision: the field sees it, the rule does not.
             field = promoted(integration.field, dtype, y0)
-            promotion = replace(integration, field=field)
+            rule = integration.rule
+            if isinstance(rule, PID):
+                rule = rule.at_least(torch.finfo(y0.dtype).eps)
+            promotion = replace(integration, field=field, rule=rule)
             solution = self.gradient.solve(promotion, y0.to(dtype))
             ys = None if solution.ys is None else solution.ys.to(y0.dtype)
             solution = replace(solution, y=solution.y.to(y0.dtype), ys=ys)
@@ -176,132 +188,3 @@ def _nothing_to_solve(
     if event is not None:
         event_time = torch.full_like(status, torch.nan, dtype=torch.float32)
     return Solution(y0, ys, Stats(0, 0), status, event_time)
-
-
-@dataclass(frozen=True)
-class Euler(NativeSolver):
-    """Explicit Euler, order 1: y1 = y + dt f(t, y).
-
-    The default solver. Its steps adapt to the size of dy/dt (:class:`GradientScaled`); with
-    ``step_size=Uniform()`` they are equal. Stable for the leak of a liquid cell where
-    dt < 2 tau.
-    """
-
-    step_size: StepSizeRule = GradientScaled()
-    method: ClassVar[Method] = RungeKutta(tableau.EULER)
-
-
-@dataclass(frozen=True)
-class Midpoint(NativeSolver):
-    """Explicit midpoint, order 2, two evaluations a step."""
-
-    method: ClassVar[Method] = RungeKutta(tableau.MIDPOINT)
-
-
-@dataclass(frozen=True)
-class Heun(NativeSolver):
-    """Heun's method (explicit trapezoidal rule), order 2, two evaluations a step."""
-
-    method: ClassVar[Method] = RungeKutta(tableau.HEUN)
-
-
-@dataclass(frozen=True)
-class Ralston(NativeSolver):
-    """Ralston's method, order 2, two evaluations a step, the smallest error bound of its order."""
-
-    method: ClassVar[Method] = RungeKutta(tableau.RALSTON)
-
-
-@dataclass(frozen=True)
-class RK4(NativeSolver):
-    """The classic Runge-Kutta method, order 4, four evaluations a step."""
-
-    method: ClassVar[Method] = RungeKutta(tableau.RK4)
-
-
-@dataclass(frozen=True)
-class HeunEuler(NativeSolver):
-    """The pair Heun-Euler 2(1), error-controlled per sample, two evaluations a step."""
-
-    steps: int | None = None
-    step_size: StepSizeRule = PID()
-    method: ClassVar[Method] = RungeKutta(tableau.HEUN)
-
-
-@dataclass(frozen=True)
-class Bosh3(NativeSolver):
-    """Bogacki-Shampine 3(2), error-controlled per sample, three evaluations a step."""
-
-    steps: int | None = None
-    step_size: StepSizeRule = PID()
-    method: ClassVar[Method] = RungeKutta(tableau.BOSH3)
-
-
-@dataclass(frozen=True)
-class Dopri5(NativeSolver):
-    """Dormand-Prince 5(4), error-controlled per sample, six evaluations a step."""
-
-    steps: int | None = None
-    step_size: StepSizeRule = PID()
-    method: ClassVar[Method] = RungeKutta(tableau.DOPRI5)
-
-
-@dataclass(frozen=True)
-class Tsit5(NativeSolver):
-    """Tsitouras 5(4), error-controlled per sample, six evaluations a step."""
-
-    steps: int | None = None
-    step_size: StepSizeRule = PID()
-    method: ClassVar[Method] = RungeKutta(tableau.TSIT5)
-
-
-@dataclass(frozen=True)
-class ExponentialEuler(NativeSolver):
-    """Exponential Euler (ETD1), order 1, for semilinear fields.
-
-    y1 = e^z y + (1 - e^z) target(t, y), z = -dt/tau. One evaluation a step, exact where the
-    target is constant, no step limit; with |target| <= 1 it keeps |y| <= max(|y0|, 1).
-
-    Reference: Hochbruck & Ostermann, Exponential integrators, Acta Numerica 2010, eq. 1.7.
-    """
-
-    method: ClassVar[Method] = EXPONENTIAL_EULER
-
-
-@dataclass(frozen=True)
-class ETDRK2(NativeSolver):
-    """Exponential Runge-Kutta of order 2 (ETD2RK), for semilinear fields, two evaluations a step.
-
-    With a = e^z y + (1 - e^z) u(y), z = -dt/tau and u the target,
-    y1 = a + ((1 + z - e^z)/z) (u(a) - u(y)). No step limit from the leak. Its difference from a
-    estimates the error, so ``ETDRK2(steps=None, step_size=PID(rtol=1e-4))`` controls its steps
-    per sample.
-
-    Reference: Cox & Matthews 2002, Exponential time differencing for stiff systems, eqs. 20-22.
-    """
-
-    method: ClassVar[Method] = ExponentialRungeKutta("etdrk2", exponential_tableau.ETD2RK)
-
-
-@dataclass(frozen=True)
-class ETDRK4(NativeSolver):
-    """Exponential Runge-Kutta of order 4, for semilinear fields, four evaluations a step.
-
-    No step limit from the leak. With ``ETDRK4(steps=None, step_size=PID(rtol=1e-4))`` an embedded
-    result of order 2 controls the steps per sample.
-
-    Reference: Krogstad 2005, Generalized integrating factor methods for stiff PDEs, eq. 51.
-    """
-
-    method: ClassVar[Method] = ExponentialRungeKutta("etdrk4", exponential_tableau.ETD4RK)
-
-
-@dataclass(frozen=True)
-class SemiImplicitEuler(NativeSolver):
-    """Semi-implicit Euler, order 1, for semilinear fields: the leak implicit, the target not.
-
-    y1 = (y + (dt/tau) target(t, y)) / (1 + dt/tau). One evaluation a step, no step limit.
-    It is the fused solver of liquid time-constant networks (Hasani et al. 2021, algorithm 1).
-    """
-
-    method: ClassVar[Method] = SEMI_IMPLICIT_EULER

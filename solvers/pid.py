@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -50,7 +50,8 @@ class PID(StepSizeRule):
     :class:`solvers.SelectableField`).
 
     Args:
-        rtol, atol: relative and absolute tolerance of the local error of a step.
+        rtol, atol: relative and absolute tolerance of the local error of a step. For states in
+            half precision they are taken as no smaller than its rounding (0.008 in bfloat16).
         proportional, integral, derivative: the coefficients kp, ki, kd.
         safety: the part of the step that the error allows which is taken.
         factor_min, factor_max: bounds on the change of the step from one to the next.
@@ -104,10 +105,14 @@ class PID(StepSizeRule):
     def check(self, method: Method) -> None:
         if method.error_order is None:
             raise ValueError(
-                f"PID needs a method that estimates its error, and {method} does not: take "
-                "HeunEuler, Bosh3, Dopri5 or Tsit5 (ETDRK2 for semilinear fields), or "
-                "step_size=Uniform() with a number of steps"
+                f"PID needs a method that estimates its error, which this one of order "
+                f"{method.order} does not: take HeunEuler, Bosh3, Dopri5 or Tsit5 (ETDRK2 or "
+                "ETDRK4 for semilinear fields), or step_size=Uniform() with a number of steps"
             )
+
+    def at_least(self, rounding: float) -> PID:
+        """The same with tolerances that are no smaller than the rounding of the field."""
+        return replace(self, rtol=max(self.rtol, rounding), atol=max(self.atol, rounding / 8))
 
     def start(self, bound: BoundMethod, span: tuple[float, float], y0: Tensor, steps: int) -> Start:
         whole = per_sample(span[1] - span[0], y0)

@@ -7,11 +7,24 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from solvers import native
 from solvers.backsolve import BacksolveAdjoint
+from solvers.explicit_solvers import (
+    RK4,
+    Bosh3,
+    Dopri5,
+    Euler,
+    Heun,
+    HeunEuler,
+    Midpoint,
+    Ralston,
+    Tsit5,
+)
 from solvers.gradients import Backpropagation, Checkpointing, GradientMode
 from solvers.learned import LearnedSolver
+from solvers.methods import RungeKutta
+from solvers.native import NativeSolver
 from solvers.pid import PID
+from solvers.semilinear_solvers import ETDRK2, ETDRK4, ExponentialEuler, SemiImplicitEuler
 from solvers.solver import Solver
 from solvers.step_size import GradientScaled, Uniform
 from solvers.torchdiffeq_adapter import TorchDiffEq
@@ -25,9 +38,11 @@ _GRADIENTS: dict[str, Callable[[], GradientMode]] = {
 }
 
 
-def _gradient(name: str) -> GradientMode:
+def _gradient(name: str, kind: type[NativeSolver] | None = None) -> GradientMode:
     if name not in _GRADIENTS:
         raise ValueError(f"gradient must be one of {', '.join(_GRADIENTS)}, not {name!r}")
+    if name == "backsolve" and kind is not None and not isinstance(kind.method, RungeKutta):
+        return BacksolveAdjoint(Dopri5())  # the way back has no leak to treat by itself
     return _GRADIENTS[name]()
 
 
@@ -39,24 +54,24 @@ def _euler(
     gradient: str = "backpropagation",
 ) -> Solver:
     rule = GradientScaled(sharpness, relax, cap)
-    return native.Euler(steps, rule, _gradient(gradient))
+    return Euler(steps, rule, _gradient(gradient))
 
 
-def _uniform(kind: type[native.NativeSolver]) -> Factory:
+def _uniform(kind: type[NativeSolver]) -> Factory:
     def make(steps: int = 5, gradient: str = "backpropagation") -> Solver:
-        return kind(steps, Uniform(), _gradient(gradient))
+        return kind(steps, Uniform(), _gradient(gradient, kind))
 
     return make
 
 
-def _controlled(kind: type[native.NativeSolver]) -> Factory:
+def _controlled(kind: type[NativeSolver]) -> Factory:
     def make(
         rtol: float = 1e-5,
         atol: float = 1e-6,
         max_steps: int = 10_000,
         gradient: str = "backpropagation",
     ) -> Solver:
-        return kind(None, PID(rtol, atol, max_steps=max_steps), _gradient(gradient))
+        return kind(None, PID(rtol, atol, max_steps=max_steps), _gradient(gradient, kind))
 
     return make
 
@@ -91,23 +106,23 @@ _LEARNED = "learned"
 
 _FACTORIES: dict[str, Factory] = {
     "euler": _euler,
-    "uniform_euler": _uniform(native.Euler),
-    "midpoint": _uniform(native.Midpoint),
-    "heun": _uniform(native.Heun),
-    "ralston": _uniform(native.Ralston),
-    "classic_rk4": _uniform(native.RK4),
+    "uniform_euler": _uniform(Euler),
+    "midpoint": _uniform(Midpoint),
+    "heun": _uniform(Heun),
+    "ralston": _uniform(Ralston),
+    "classic_rk4": _uniform(RK4),
     "rk4": _torchdiffeq_fixed("rk4"),
     "dopri5": _torchdiffeq_adaptive("dopri5"),
-    "heun_euler": _controlled(native.HeunEuler),
-    "batched_bosh3": _controlled(native.Bosh3),
-    "batched_dopri5": _controlled(native.Dopri5),
-    "batched_tsit5": _controlled(native.Tsit5),
-    "exponential_euler": _uniform(native.ExponentialEuler),
-    "etdrk2": _uniform(native.ETDRK2),
-    "etdrk4": _uniform(native.ETDRK4),
-    "batched_etdrk2": _controlled(native.ETDRK2),
-    "batched_etdrk4": _controlled(native.ETDRK4),
-    "semi_implicit_euler": _uniform(native.SemiImplicitEuler),
+    "heun_euler": _controlled(HeunEuler),
+    "batched_bosh3": _controlled(Bosh3),
+    "batched_dopri5": _controlled(Dopri5),
+    "batched_tsit5": _controlled(Tsit5),
+    "exponential_euler": _uniform(ExponentialEuler),
+    "etdrk2": _uniform(ETDRK2),
+    "etdrk4": _uniform(ETDRK4),
+    "batched_etdrk2": _controlled(ETDRK2),
+    "batched_etdrk4": _controlled(ETDRK4),
+    "semi_implicit_euler": _uniform(SemiImplicitEuler),
 }
 
 

@@ -40,7 +40,7 @@ class Relaxation(SemilinearMethod):
     @property
     def explicit(self) -> bool:
         """Whether it is explicit Euler, whose step is dt times the slope."""
-        return self.name == EXPLICIT_EULER.name
+        return self.weight is EXPLICIT_EULER.weight
 
     def weight_of(self, field: VectorField, dt: Increment, y: Tensor) -> Tensor:
         """w(dt / tau), of the shape and dtype of y."""

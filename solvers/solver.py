@@ -69,7 +69,8 @@ def check_steps(steps: Any, name: str = "steps") -> int:
 
 def check_tolerance(name: str, value: Any) -> None:
     """Raise ValueError where a tolerance is not a positive finite number."""
-    if not isinstance(value, int | float) or not (0 < value < math.inf):
+    valid = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (valid and 0 < value < math.inf):
         raise ValueError(f"{name} must be a positive finite number, not {value!r}")
 
 

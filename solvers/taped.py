@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from solvers.chunks import row_chunks
-from solvers.fields import PullbackField, TargetPullback, VectorField
+from solvers.fields import PullbackField, TargetPullback, VectorField, knows_derivative
 from solvers.finite import under_transform
 from solvers.increments import Increment
 from solvers.integrate import Integration
@@ -26,8 +26,8 @@ from solvers.solution import Solution
 
 def solve_taped(integration: Integration, y0: Tensor) -> Solution | None:
     """The solution with a hand-written gradient, or None where this case needs autograd."""
-    method, field = relaxation_of(integration.method), integration.field
-    if method is None or not isinstance(field, PullbackField) or under_transform():
+    method, field = relaxation_of(integration.method), cast(PullbackField, integration.field)
+    if method is None or not knows_derivative(field) or under_transform():
         return None
     rate = field.rate
     if not isinstance(rate, Tensor) or rate.shape != y0.shape or rate.dtype != y0.dtype:

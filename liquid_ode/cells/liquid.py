@@ -6,6 +6,7 @@ tau(x) = clamp(tau_base (1/2 + sigmoid(MLP(x))), 0.1, 5)
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import cast
 
@@ -33,6 +34,11 @@ class LiquidField(PullbackField):
     """
 
     def __init__(self, recurrent: Tensor, drive: Tensor, rate: Tensor) -> None:
+        if rate.shape != drive.shape or drive.ndim != 2:
+            raise ValueError(
+                "drive and rate must have the same shape (B, hidden), not "
+                f"{tuple(drive.shape)} and {tuple(rate.shape)}"
+            )
         # Not super().__init__: the cell's parameterisation keeps tau in its range, and looking
         # again would cost a synchronisation on an accelerator.
         self.recurrent = recurrent.to(drive.dtype)
@@ -45,7 +51,7 @@ class LiquidField(PullbackField):
 
     def select(self, rows: Tensor | slice) -> LiquidField:
         """The field of some of the samples."""
-        return LiquidField(self.recurrent, self.drive[rows], self._rate[rows])
+        return self._with(self.recurrent, self.drive[rows], self._rate[rows])
 
     def scaled(self, duration: Tensor) -> LiquidField:
         """The field in the time s = t / duration, so that every sample runs over s in (0, 1).
@@ -53,7 +59,7 @@ class LiquidField(PullbackField):
         Args:
             duration: ``(B, 1)``, at least 0.
         """
-        return LiquidField(self.recurrent, self.drive, self._rate * duration)
+        return self._with(self.recurrent, self.drive, self._rate * duration)
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -61,7 +67,13 @@ class LiquidField(PullbackField):
 
     def with_inputs(self, rate: Tensor, *inputs: Tensor) -> LiquidField:
         recurrent, drive = inputs
-        return LiquidField(recurrent, drive, rate)
+        return self._with(recurrent, drive, rate)
+
+    def _with(self, recurrent: Tensor, drive: Tensor, rate: Tensor) -> LiquidField:
+        """A copy, also of what a subclass added, with other tensors."""
+        other = copy.copy(self)
+        other.recurrent, other.drive, other._rate = recurrent, drive, rate
+        return other
 
     def pullback(self, *inputs: Tensor) -> TargetPullback:
         return _LiquidPullback(inputs[0])
