@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from solvers.dense import Path
-from solvers.fields import VectorField
+from solvers.fields import SemilinearField, VectorField
 from solvers.increments import Increment
 from solvers.methods import Attempt, BoundMethod, Method, RungeKutta
 from solvers.semilinear import SemilinearMethod, evaluate_target, step_ratio
@@ -104,7 +105,10 @@ class BoundRelaxation(BoundMethod):
         return evaluate_target(self.field, t, y)
 
     def derivative(self, y: Tensor, first: Tensor) -> Tensor:
-        self._slope = self.method.derivative(self.field, y, first)
+        if self.method.overwrites and self.method.explicit:  # the target is not needed again
+            self._slope = first.sub_(y).mul_(cast(SemilinearField, self.field).rate)
+        else:
+            self._slope = self.method.derivative(self.field, y, first)
         return self._slope
 
     def weight(self, dt: Increment, y: Tensor) -> Tensor:

@@ -48,9 +48,7 @@ def test_time_constants_of_a_shape_that_does_not_fit(
     solver: solvers.Solver, shape: tuple[int, ...]
 ) -> None:
     field = SemilinearField(lambda t, y: torch.tanh(y), torch.ones(shape))
-    with pytest.raises(
-        ValueError, match=r"tau has shape .* broadcast to .*\(4, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"tau has shape .* broadcast to .*\(4, 3\)"):
         solver.solve(field, Y0)
 
 

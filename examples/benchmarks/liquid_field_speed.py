@@ -7,7 +7,9 @@ Every row computes h(1) from the inputs x, the state h(0), the weights and the t
 tau (and, forward + backward, the gradients of all of them):
 tau dh/dt = -h + tanh(W_rec h + W_in x + b). "plain" evaluates that equation as it stands in the
 field; "hoisted" computes W_in x + b and 1/tau once. The references are the matrix products that
-the steps cannot do without: 7 forward, and 21 with the backward pass.
+the steps cannot do without: 7 forward, and 21 with the backward pass. Memory that is freed is kept
+for the next solve, as in training, since page faults would otherwise decide over the figures of
+the solves that allocate most.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from liquid_ode.cells import LiquidField
+from liquid_ode.training.memory import keep_freed_memory
 from solvers import Euler, ExponentialEuler, SemilinearField, Uniform
 
 BATCH, HIDDEN, STEPS = 8192, 64, 7
@@ -204,6 +207,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40, help="(default: 40)")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
+    keep_freed_memory()
     report("liquid field, batch 8192, hidden 64, 7 steps", compare(options.rounds), options.json)
 
 
