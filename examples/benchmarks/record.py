@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import json
-import platform
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-
-def environment() -> dict[str, Any]:
-    """Machine and versions."""
-    return {
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _processor() -> str:
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return found.group(1) if found else platform.processor()
+from liquid_ode.evaluation.machine import environment
 
 
 def report(title: str, rows: Sequence[Mapping[str, Any]], path: Path | None) -> None:
     """Print the rows as a table, and write them with the environment as JSON."""
-    record = {"benchmark": title, "environment": environment(), "rows": list(rows)}
+    record = {
+        "benchmark": title,
+        "environment": environment("cuda" if torch.cuda.is_available() else "cpu"),
+        "rows": list(rows),
+    }
     print(f"\n{title}")
     print(", ".join(f"{key} {value}" for key, value in record["environment"].items()))
     widths = {key: max(len(key), *(len(str(row[key])) for row in rows)) for key in rows[0]}
