@@ -8,9 +8,9 @@ tau (and, forward + backward, the gradients of all of them):
 tau dh/dt = -h + tanh(W_rec h + W_in x + b). "plain" evaluates that equation as it stands in the
 field; "hoisted" computes W_in x + b and 1/tau once. The references are the matrix products that
 the steps cannot do without: 7 forward, and 21 with the backward pass. "Solve alone" is given the
-field, W_in x + b and 1/tau made already (backward to h(0) only, through the same steps). Memory that is freed is kept
-for the next solve, as in training, since page faults would otherwise decide over the figures of
-the solves that allocate most.
+field, W_in x + b and 1/tau made already (backward to h(0) only, through the same steps). Memory
+that is freed is kept for the next solve, as in training, since page faults would otherwise decide
+over the figures of the solves that allocate most.
 """
 
 from __future__ import annotations
