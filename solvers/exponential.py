@@ -198,7 +198,8 @@ def _sum_of(total: Tensor, weights: Sequence[Tensor | None], changes: Sequence[T
 
 def _combined(row: Sequence[float], phis: Sequence[Tensor], ratio: Tensor) -> Tensor:
     """r sum_k row_k phi_k."""
-    terms = [(coefficient, phi) for coefficient, phi in zip(row, phis) if coefficient]  # noqa: B905
+    pairs = zip(row, phis, strict=False)  # phi functions that no weight is made of are not there
+    terms = [(coefficient, phi) for coefficient, phi in pairs if coefficient]
     total = terms[0][1] * terms[0][0]
     for coefficient, phi in terms[1:]:
         total = torch.add(total, phi, alpha=coefficient)

@@ -108,9 +108,9 @@ class NativeSolver(Solver):
             return _nothing_to_solve(y0, asked, event)
         times = None
         if isinstance(asked, Tensor):
-            times = Times((), span[1] - asked, span[1] - span[0])
+            times = Times((), span[1] - asked)
         elif asked is not None:
-            times = Times(tuple(span[1] - t for t in asked), None, span[1] - span[0])
+            times = Times(tuple(span[1] - t for t in asked), None)
         integration = Integration(
             self.method,
             self.step_size,

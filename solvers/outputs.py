@@ -19,12 +19,10 @@ class Times:
     Attributes:
         remaining: M numbers, the same for all samples; from the largest down.
         of_each: ``(M, B)`` where every sample has its own, in float64 on the CPU; else None.
-        whole: the time span.
     """
 
     remaining: tuple[float, ...]
     of_each: Tensor | None
-    whole: float
 
     def __len__(self) -> int:
         return len(self.remaining) if self.of_each is None else len(self.of_each)

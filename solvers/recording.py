@@ -11,7 +11,7 @@ from torch import Tensor
 from solvers.events import Event
 from solvers.fields import PullbackField, VectorField
 from solvers.finite import under_transform
-from solvers.rows import Rows, is_selectable
+from solvers.rows import Rows, is_selectable, select
 from solvers.solution import Solution
 from solvers.solver import Solver, check_steps
 
@@ -39,8 +39,7 @@ class RecordedProblem:
 
     def select(self, rows: Rows) -> RecordedProblem:
         """The problem of some of the samples; of a selectable one."""
-        field = self.field.select(rows)  # type: ignore[attr-defined]
-        return replace(self, field=field, y0=self.y0[rows])
+        return replace(self, field=select(self.field, rows, self.y0.ndim), y0=self.y0[rows])
 
 
 class Recorder(Solver):

@@ -21,6 +21,7 @@ from solvers.increments import Increment
 from solvers.integrate import Integration
 from solvers.methods import Attempt, BoundMethod, Method
 from solvers.relaxation import BoundRelaxation, Relaxation, relaxation_of
+from solvers.rows import select
 from solvers.solution import Solution
 
 
@@ -124,7 +125,9 @@ class _Trajectory(torch.autograd.Function):
 
 def _part(field: PullbackField, rows: slice, chunks: Sequence[slice]) -> PullbackField:
     """The field of one chunk."""
-    return field if len(chunks) == 1 else field.select(rows)  # type: ignore[attr-defined]
+    if len(chunks) == 1:
+        return field
+    return cast(PullbackField, select(field, rows, cast(Tensor, field.rate).ndim))
 
 
 def _joined(

@@ -13,18 +13,16 @@ Milliseconds are medians of one thread in float32 on 4,096 states of 40 units: t
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from functools import partial
 from pathlib import Path
 
 import torch
+from random_fields import stiff_liquid_field
 from record import report
 from timing import interleaved
-from torch import Tensor
 
 import solvers
-from liquid_ode.cells import LiquidField
 from liquid_ode.evaluation import equal_evaluations
 from liquid_ode.training.cell_problems import cell_problems
 
@@ -32,17 +30,8 @@ from liquid_ode.training.cell_problems import cell_problems
 def random_problem(
     seed: int, batch: int = 64, hidden: int = 32, dtype: torch.dtype = torch.float64
 ) -> solvers.RecordedProblem:
-    """A cell at rest with orthogonal W_rec of gain 0.8, that meets normal inputs."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    recurrent = 0.8 * torch.linalg.qr(normal(hidden, hidden)).Q
-    share = torch.rand(batch, hidden, generator=generator, dtype=torch.float64)
-    tau = 0.1 * torch.exp(share * math.log(5.0 / 0.1))
-    tensors = (recurrent, normal(batch, hidden), tau.reciprocal())
-    field = LiquidField(*(value.to(dtype) for value in tensors))
+    """A cell at rest that meets an input."""
+    field = stiff_liquid_field(seed, batch, hidden, dtype)
     return solvers.RecordedProblem(field, torch.zeros(batch, hidden, dtype=dtype))
 
 

@@ -7,11 +7,11 @@ python examples/benchmarks/sample_speed.py RUN_DIR --solvers euler exponential_e
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
+from functools import partial
 from pathlib import Path
 
 from record import report
+from timing import interleaved
 
 import solvers
 from liquid_ode import DDIM, GaussianDiffusion, create_model
@@ -36,24 +36,22 @@ def main() -> None:
         else:
             model = create_model(options.model, solver=solvers.get(name))
             diffusions[name] = GaussianDiffusion(model).eval()
-    seconds: dict[str, list[float]] = {name: [] for name in diffusions}
     sampler = DDIM(steps=options.steps)
-    for _ in range(options.rounds):  # alternating, so that all meet the same machine
-        for name, diffusion in diffusions.items():
-            began = time.perf_counter()
-            sampler.sample(diffusion, options.n)
-            seconds[name].append(time.perf_counter() - began)
+    jobs = {
+        name: partial(sampler.sample, diffusion, options.n)
+        for name, diffusion in diffusions.items()
+    }
+    seconds = interleaved(jobs, rounds=options.rounds, warm_up=0)
+    first = next(iter(seconds.values()))
     rows = [
         {
             "solver": name,
             "images": options.n,
             "DDIM steps": options.steps,
-            "seconds": round(statistics.median(values), 2),
-            "ratio": round(
-                statistics.median(values) / statistics.median(next(iter(seconds.values()))), 2
-            ),
+            "seconds": round(value, 2),
+            "ratio": round(value / first, 2),
         }
-        for name, values in seconds.items()
+        for name, value in seconds.items()
     ]
     report("sampling speed, float32", rows, options.json)
 

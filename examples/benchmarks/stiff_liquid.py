@@ -15,24 +15,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
+from random_fields import stiff_liquid_field
 from record import report
 
 import solvers
-from liquid_ode.cells import LiquidField
 
 ERROR = 1e-3
-
-
-def stiff_field(samples: int, hidden: int) -> LiquidField:
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    recurrent = 0.8 * torch.linalg.qr(normal(hidden, hidden)).Q
-    uniform = torch.rand(samples, hidden, generator=generator, dtype=torch.float64)
-    tau = 0.1 * 50**uniform
-    return LiquidField(recurrent, normal(samples, hidden), tau.reciprocal())
 
 
 def settings(name: str) -> Iterator[tuple[str, solvers.Solver]]:
@@ -48,7 +36,7 @@ def settings(name: str) -> Iterator[tuple[str, solvers.Solver]]:
 
 
 def needed(names: Iterable[str]) -> list[dict[str, object]]:
-    field = stiff_field(samples=256, hidden=64)
+    field = stiff_liquid_field(seed=0, batch=256, hidden=64)
     y0 = torch.zeros_like(field.drive)
     exact = solvers.get("batched_dopri5", rtol=1e-10, atol=1e-11).solve(field, y0).y
     rows = []
