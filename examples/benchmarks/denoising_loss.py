@@ -12,28 +12,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
 from record import report
-from torch import Tensor
 
-from liquid_ode import GaussianDiffusion
 from liquid_ode.data import load_images, to_model_range
+from liquid_ode.evaluation.noisy_images import NoisyImages
 from liquid_ode.training import load_config, load_run
 
 LEVELS = 5
-
-
-@torch.no_grad()
-def losses(diffusion: GaussianDiffusion, images: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    """Squared error of the noise, one an image ``(N,)``; whatever the model predicts."""
-    device, errors = diffusion.device, []
-    for start in range(0, len(images), 250):
-        part = slice(start, start + 250)
-        clean, eps, step = images[part].to(device), noise[part].to(device), t[part].to(device)
-        noisy = diffusion.add_noise(clean, eps, step)
-        guess = diffusion.denoise(noisy, step).epsilon
-        errors.append((guess - eps).square().flatten(1).mean(1).cpu())
-    return torch.cat(errors)
 
 
 def main() -> None:
@@ -47,16 +32,12 @@ def main() -> None:
 
     data = load_images("cifar10", options.data_root, split="test")
     images = to_model_range(data.images[: options.n])
-    generator = torch.Generator().manual_seed(options.seed)
-    share = torch.rand(len(images), generator=generator)
-    noise = torch.randn(images.shape, generator=generator)
     rows = []
     for path in options.run_dirs:
         config, diffusion = load_config(path), load_run(path)
-        diffusion.clip_sample = False  # the prediction as it is, not as a sampler mends it
-        t = (share * config.diffusion_steps).long()
-        error = losses(diffusion, images, t, noise)
-        level = (share * LEVELS).long()
+        noisy = NoisyImages.draw(images, config.diffusion_steps, options.seed)
+        error = noisy.errors(diffusion)
+        level = noisy.t * LEVELS // config.diffusion_steps
         rows.append(
             {
                 "run": path.name,

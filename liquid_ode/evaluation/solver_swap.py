@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import solvers
 from liquid_ode.diffusion import DDIM, GaussianDiffusion, SamplingError
 from liquid_ode.evaluation.machine import synchronize
+from liquid_ode.evaluation.noisy_images import NoisyImages
 from liquid_ode.evaluation.work_precision import mean_evaluations
 from solvers.suite import Problem, tight_solution
 
@@ -69,45 +70,6 @@ def standing_in(model: nn.Module, others: Mapping[str, solvers.Solver]) -> Itera
                 del parts[name]["solver"]
             else:
                 parts[name]["solver"] = before
-
-
-@dataclass(frozen=True)
-class NoisyImages:
-    """Clean images, and the time steps and the noise that they meet: the same for every solver.
-
-    Attributes:
-        x0: ``(N, 3, H, W)`` in [-1, 1].
-        t: time steps ``(N,)``, long.
-        noise: ε, of the shape of x0.
-        labels: ``(N,)``, or None.
-    """
-
-    x0: Tensor
-    t: Tensor
-    noise: Tensor
-    labels: Tensor | None = None
-
-    @staticmethod
-    def draw(x0: Tensor, steps: int, seed: int, labels: Tensor | None = None) -> NoisyImages:
-        """Time steps uniform in 0 ... steps - 1, and standard normal noise."""
-        generator = torch.Generator().manual_seed(seed)
-        t = (torch.rand(len(x0), generator=generator) * steps).long()
-        return NoisyImages(x0, t, torch.randn(x0.shape, generator=generator), labels)
-
-    def __len__(self) -> int:
-        return len(self.x0)
-
-    def part(self, rows: slice, device: torch.device) -> NoisyImages:
-        """Some of them, on a device."""
-        labels = None if self.labels is None else self.labels[rows].to(device)
-        x0, t, noise = (value[rows].to(device) for value in (self.x0, self.t, self.noise))
-        return NoisyImages(x0, t, noise, labels)
-
-    def error(self, diffusion: GaussianDiffusion) -> Tensor:
-        """‖ε̂ − ε‖² of each image, the mean over its elements: ``(N,)``."""
-        noisy = diffusion.add_noise(self.x0, self.noise, self.t)
-        guess = diffusion.denoise(noisy, self.t, self.labels).epsilon
-        return (guess - self.noise).square().flatten(1).mean(1)
 
 
 @torch.no_grad()
@@ -226,15 +188,8 @@ def swapped(
         SamplingError: the images came out as NaN or infinite.
     """
     counted = {name: Counted(held, []) for name, held in cell_solvers(diffusion).items()}
-    clipped, diffusion.clip_sample = diffusion.clip_sample, False
-    errors = []
-    try:
-        with standing_in(diffusion, counted):
-            for start in range(0, len(images), batch_size):
-                part = images.part(slice(start, start + batch_size), diffusion.device)
-                errors.append(part.error(diffusion).cpu())
-    finally:
-        diffusion.clip_sample = clipped
+    with standing_in(diffusion, counted):
+        errors = images.errors(diffusion, batch_size)
     labels = None
     if diffusion.num_classes is not None:
         labels = torch.arange(samples) % diffusion.num_classes
@@ -246,7 +201,7 @@ def swapped(
     synchronize(diffusion.device)
     seconds = time.perf_counter() - began
     means = [solver.mean for solver in counted.values() if solver.counts]
-    return Swapped(torch.cat(errors), drawn.cpu(), sum(means) / max(len(means), 1), seconds)
+    return Swapped(errors, drawn.cpu(), sum(means) / max(len(means), 1), seconds)
 
 
 def swap_all(

@@ -8,7 +8,7 @@ import torch
 
 import solvers
 from liquid_ode.data import load_images, to_model_range
-from liquid_ode.evaluation.solver_swap import NoisyImages
+from liquid_ode.evaluation.noisy_images import NoisyImages
 from liquid_ode.training.config import TrainConfig
 from liquid_ode.training.loading import load_config, load_run
 
