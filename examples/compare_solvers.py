@@ -27,12 +27,12 @@ import solvers
 from liquid_ode.data import load_images, to_model_range
 from liquid_ode.diffusion import GaussianDiffusion
 from liquid_ode.evaluation import plots, solver_swap, tables, work_precision
-from liquid_ode.evaluation.atomic import write_atomically
 from liquid_ode.evaluation.machine import environment
 from liquid_ode.training import TrainConfig, load_config, load_run
 from liquid_ode.training.cli import run_reporting_errors
 from liquid_ode.training.precision import resolve_device
 from solvers import suite
+from solvers.atomic import write_atomically
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solvers.atomic import write_atomically
+
 _KEY = "solvers.learned"
 VERSION = 1
 
@@ -28,16 +30,7 @@ def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     described = {**header, "version": VERSION, "digest": _digest(header, plain)}
     data = save(plain, metadata={_KEY: json.dumps(described)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_atomically(path, data)
     return path
 
 

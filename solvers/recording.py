@@ -109,8 +109,12 @@ class Recorder(Solver):
         return cast_problem(problem)
 
 
-def cast_problem(problem: RecordedProblem, dtype: torch.dtype | None = None) -> RecordedProblem:
-    """A detached copy of the problem, in ``dtype`` if its field can be had in another.
+def cast_problem(
+    problem: RecordedProblem,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> RecordedProblem:
+    """A detached copy of the problem, in ``dtype`` and on ``device`` if its field can be had so.
 
     That is so for a :class:`solvers.PullbackField`, which tells what it is made of.
     """
@@ -120,7 +124,7 @@ def cast_problem(problem: RecordedProblem, dtype: torch.dtype | None = None) -> 
     dtype = dtype or problem.y0.dtype
 
     def copied(values: Tensor) -> Tensor:
-        return values.detach().to(dtype, copy=True)
+        return values.detach().to(device or values.device, dtype, copy=True)
 
     rate = torch.as_tensor(field.rate)
     other = field.with_inputs(copied(rate), *(copied(values) for values in field.inputs))

@@ -244,7 +244,8 @@ def test_the_problems_that_cells_meet(run: Path) -> None:
 def test_a_field_that_is_not_known_inside_has_a_reference_too() -> None:
     problem = decay()
     field = solvers.SemilinearField(lambda t, y: torch.zeros_like(y), 1.0)
-    found = solver_swap._reference(field, problem.y0.float(), problem.span)
+    met = solvers.RecordedProblem(field, problem.y0.float(), problem.span)
+    found = solver_swap._reference(met)
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, problem.reference, rtol=3e-6, atol=0)
 

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from liquid_ode.evaluation.atomic import write_atomically
 from liquid_ode.training import CheckpointError, TrainingError
 from liquid_ode.training.checkpoint import (
     copy_into,
@@ -22,6 +21,7 @@ from liquid_ode.training.checkpoint import (
     write_tensors,
 )
 from liquid_ode.training.files import MetricsLog
+from solvers.atomic import write_atomically
 
 
 def net(width: int = 4) -> nn.Sequential:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from liquid_ode.evaluation.atomic import write_atomically
+from solvers.atomic import write_atomically
 
 
 def save_grid(images: Tensor, path: str | Path, columns: int = 8, *, scale: int = 2) -> Path:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 import solvers
-from liquid_ode.evaluation.atomic import write_atomically
 from liquid_ode.evaluation.pictures import as_pixels
 from liquid_ode.evaluation.work_precision import ERROR, Row, frontier, short_name
+from solvers.atomic import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

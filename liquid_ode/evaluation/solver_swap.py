@@ -16,6 +16,7 @@ from liquid_ode.diffusion import DDIM, GaussianDiffusion, SamplingError
 from liquid_ode.evaluation.machine import synchronize
 from liquid_ode.evaluation.noisy_images import NoisyImages
 from liquid_ode.evaluation.work_precision import mean_evaluations
+from solvers.recording import cast_problem
 from solvers.suite import Problem, tight_solution
 
 Span = tuple[float, float]
@@ -107,19 +108,17 @@ def met_problems(
         for met in recorder.problems[:1]:  # none where the model did not use that part
             short = name.removeprefix("model.").removesuffix(".cell")
             about = f"{len(met.y0)} states of {met.y0[0].numel()} units"
-            reference = _reference(met.field, met.y0, met.t_span)
+            reference = _reference(met)
             problems[name] = Problem(short, about, met.field, met.y0, met.t_span, reference)
     return problems
 
 
-def _reference(field: solvers.VectorField, y0: Tensor, span: Span) -> Tensor:
-    if isinstance(field, solvers.PullbackField):
-        rate, *inputs = (
-            torch.as_tensor(value).to("cpu", torch.float64) for value in (field.rate, *field.inputs)
-        )
-        return tight_solution(field.with_inputs(rate, *inputs), y0.cpu().double(), span)
+def _reference(met: solvers.RecordedProblem) -> Tensor:
+    if isinstance(met.field, solvers.PullbackField):
+        exact = cast_problem(met, torch.float64, "cpu")
+        return tight_solution(exact.field, exact.y0, exact.t_span)
     fine = solvers.get("classic_rk4", steps=200)
-    return fine.solve(field, y0, span).y.cpu().double()
+    return fine.solve(met.field, met.y0, met.t_span).y.cpu().double()
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from liquid_ode.evaluation.atomic import write_atomically
 from liquid_ode.training.config import TrainConfig
 from liquid_ode.training.errors import CheckpointError, TrainingError
+from solvers.atomic import write_atomically
 
 FORMAT_VERSION = 1
 
