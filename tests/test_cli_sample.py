@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
 from PIL import Image
 
-from liquid_ode.training import Reporter, TrainConfig, train
+from liquid_ode.training import Reporter, train
+from tests.runs import draw_images, load_script, small_config
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "sample.py"
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sample_script", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("sample")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    for index in range(4):
-        pixels = torch.randint(0, 256, (8, 8, 3), dtype=torch.uint8)
-        Image.fromarray(pixels.numpy()).save(folder / f"{index}.png")
-    config = TrainConfig(
-        model_options={"channels": 8, "hidden": [4, 4, 4], "inner": 8, "steps": [2, 2, 2]},
-        data=f"folder:{folder}", image_size=8, batch_size=2, epochs=1, lr=0.05, device="cpu",
-        samples=9, sample_steps=3, output=str(tmp_path_factory.mktemp("runs") / "run"),
-    )  # fmt: skip
+    images = draw_images(tmp_path_factory.mktemp("images"), 4)
+    output = tmp_path_factory.mktemp("runs") / "run"
+    config = small_config(images, output, lr=0.05, samples=9, sample_steps=3)
     return train(config, reporter=Reporter())
 
 
