@@ -48,6 +48,36 @@ class Solver(ABC):
             ValueError: where an argument is not as described.
         """
 
+    def solve_chain(
+        self,
+        fields: Sequence[VectorField],
+        y0: Tensor,
+        t_span: tuple[float, float] = (0.0, 1.0),
+    ) -> Tensor:
+        """The ends of several problems, each of which starts where the one before it ended.
+
+        It is what a recurrent network over a sequence solves: one field for every input.
+
+        Args:
+            fields: at least one, each for states like ``y0``.
+            y0: initial state ``(B, ...)`` of the first problem.
+            t_span: (t0, t1) of every problem.
+
+        Returns:
+            ``(len(fields), *y0.shape)``.
+
+        Raises:
+            SolverError: where samples fail.
+            ValueError: where an argument is not as described.
+        """
+        if not fields:
+            raise ValueError("fields must have at least one field")
+        ends = []
+        for field in fields:
+            y0 = self.solve(field, y0, t_span).y
+            ends.append(y0)
+        return ends[0].unsqueeze(0) if len(ends) == 1 else torch.stack(ends)
+
     @abstractmethod
     def with_steps(self, steps: int) -> Solver:
         """The same solver with a budget of ``steps`` steps.

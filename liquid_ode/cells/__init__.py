@@ -1,7 +1,8 @@
 """Liquid cells: vector fields of recurrent networks, integrated by an injected solver."""
 
+from liquid_ode.cells.cell import ODECell, RecurrentCell
 from liquid_ode.cells.liquid import LiquidCell, LiquidField
 from liquid_ode.cells.rnn import LiquidRNN
 from liquid_ode.cells.wiring import Wiring
 
-__all__ = ["LiquidCell", "LiquidField", "LiquidRNN", "Wiring"]
+__all__ = ["LiquidCell", "LiquidField", "LiquidRNN", "ODECell", "RecurrentCell", "Wiring"]
