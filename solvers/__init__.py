@@ -22,7 +22,15 @@ from solvers.explicit_solvers import (
 )
 from solvers.exponential import ExponentialRungeKutta
 from solvers.exponential_tableau import ExponentialTableau
-from solvers.fields import PullbackField, SemilinearField, TargetPullback, VectorField
+from solvers.fields import (
+    LeakPullback,
+    LeakPullbackField,
+    PullbackField,
+    QuasilinearField,
+    SemilinearField,
+    TargetPullback,
+    VectorField,
+)
 from solvers.gradients import Backpropagation, Checkpointing, GradientMode
 from solvers.learned import LearnedSolver
 from solvers.learned_methods import LearnedMethod
@@ -76,6 +84,8 @@ __all__ = [
     "GradientScaled",
     "Heun",
     "HeunEuler",
+    "LeakPullback",
+    "LeakPullbackField",
     "LearnedMethod",
     "LearnedSolver",
     "Method",
@@ -83,6 +93,7 @@ __all__ = [
     "NativeSolver",
     "ParameterisedField",
     "PullbackField",
+    "QuasilinearField",
     "Ralston",
     "RecordedProblem",
     "Recorder",

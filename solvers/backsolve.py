@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from solvers.fields import PullbackField, SemilinearField, VectorField
+from solvers.fields import (
+    LeakPullbackField,
+    PullbackField,
+    QuasilinearField,
+    SemilinearField,
+    VectorField,
+)
 from solvers.finite import under_transform
 from solvers.gradients import Backpropagation
 from solvers.increments import advance
@@ -311,9 +317,9 @@ def _named(field: Any) -> list[Tensor]:
         return list(field.parameters())
     if isinstance(field, ParameterisedField):
         return list(field.arguments)
-    if isinstance(field, PullbackField):
+    if isinstance(field, PullbackField | LeakPullbackField):
         rate = field.rate
         return [*([rate] if isinstance(rate, Tensor) else []), *field.inputs]
-    if isinstance(field, SemilinearField) and isinstance(field.rate, Tensor):
+    if isinstance(field, SemilinearField | QuasilinearField) and isinstance(field.rate, Tensor):
         return [field.rate]
     return []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -81,6 +82,34 @@ class SemilinearField:
         return (self.target(t, y) - y) * self.rate
 
 
+class QuasilinearField(ABC):
+    """dy/dt = rate gain(t, y) (target(t, y) - y), with ``rate`` fixed during a solve.
+
+    A leak whose strength depends on the state, as that of a membrane with synapses does, where
+    1 / rate is the capacitance and gain the conductance. Exponential and semi-implicit Euler
+    hold gain and target over each step at what they are at its start; methods of a higher order
+    for semilinear fields do not apply; every other method calls the field as dy/dt.
+
+    Args:
+        rate: in units of 1/(time gain), at least 0, a number or a tensor that broadcasts against
+            ``y``.
+    """
+
+    autonomous = False
+
+    def __init__(self, rate: Tensor | float) -> None:
+        self.rate = rate
+
+    @abstractmethod
+    def leak(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """target(t, y) and gain(t, y), the gain not negative, of the shape and dtype of ``y``."""
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        """dy/dt, of the shape of y."""
+        target, gain = self.leak(t, y)
+        return (target - y) * gain * self.rate
+
+
 class TargetPullback(Protocol):
     """Pulls gradients back through the targets of one solve, last evaluation first."""
 
@@ -94,12 +123,32 @@ class TargetPullback(Protocol):
         """The gradients of the inputs so far, in their order."""
 
 
-class PullbackField(SemilinearField):
-    """A semilinear field that knows its own derivative, so that a solve need not record a graph.
+class LeakPullback(Protocol):
+    """Pulls gradients back through targets and gains of one solve, last evaluation first."""
 
-    A subclass must compute ``target(t, y)`` from ``inputs`` and ``y`` alone: it is autonomous. It
-    must return a new tensor each time, which a solver may overwrite.
-    """
+    def pull(
+        self,
+        y: Tensor,
+        target: Tensor,
+        gain: Tensor,
+        target_grad: Tensor,
+        gain_grad: Tensor,
+        base: Tensor,
+    ) -> Tensor:
+        """base + J^T (target_grad, gain_grad) with J = d (target, gain) / dy.
+
+        It adds to the gradients of the inputs. The last three may be overwritten.
+        """
+
+    def gradients(self) -> tuple[Tensor, ...]:
+        """The gradients of the inputs so far, in their order."""
+
+
+Own = TypeVar("Own", bound="_KnowsDerivative")
+
+
+class _KnowsDerivative:
+    """A field that is made of tensors, and knows how gradients flow to them."""
 
     autonomous = True
 
@@ -108,16 +157,39 @@ class PullbackField(SemilinearField):
         """The tensors, besides state and rate, that the gradient flows to."""
         raise NotImplementedError
 
-    def with_inputs(self, rate: Tensor, *inputs: Tensor) -> PullbackField:
-        """The same field of other tensors."""
+    def with_inputs(self: Own, rate: Tensor, *inputs: Tensor) -> Own:
+        """The same field of other tensors, which need not have the shapes of these."""
         raise NotImplementedError
+
+
+class PullbackField(_KnowsDerivative, SemilinearField):
+    """A semilinear field that knows its own derivative, so that a solve need not record a graph.
+
+    A subclass must compute ``target(t, y)`` from ``inputs`` and ``y`` alone: it is autonomous. It
+    must return a new tensor each time, which a solver may overwrite.
+    """
+
+    autonomous = True
 
     def pullback(self, *inputs: Tensor) -> TargetPullback:
         """A fresh accumulator for one backward sweep."""
         raise NotImplementedError
 
 
-def check_rate(field: SemilinearField, y0: Tensor) -> None:
+class LeakPullbackField(_KnowsDerivative, QuasilinearField):
+    """A quasilinear field that knows its own derivative, so that a solve need not record a graph.
+
+    A subclass must compute ``leak(t, y)`` from ``inputs`` and ``y`` alone: it is autonomous.
+    """
+
+    autonomous = True
+
+    def pullback(self, *inputs: Tensor) -> LeakPullback:
+        """A fresh accumulator for one backward sweep."""
+        raise NotImplementedError
+
+
+def check_rate(field: SemilinearField | QuasilinearField, y0: Tensor) -> None:
     """Raise ValueError where the time constants do not fit the state."""
     rate = field.rate
     if not isinstance(rate, Tensor):
@@ -131,18 +203,18 @@ def check_rate(field: SemilinearField, y0: Tensor) -> None:
 
 
 def knows_derivative(field: Any) -> bool:
-    """Whether the field's own derivative is that of its target and rate.
+    """Whether the field's own derivative is that of its target, gain and rate.
 
     It is not where a subclass overrides one of these and inherits the derivative.
     """
-    if not isinstance(field, PullbackField):
+    if not isinstance(field, PullbackField | LeakPullbackField):
         return False
     order = type(field).__mro__
 
     def place(name: str) -> int:
-        return next(index for index, kind in enumerate(order) if name in vars(kind))
+        return next((i for i, kind in enumerate(order) if name in vars(kind)), len(order))
 
-    return place("pullback") <= min(place("target"), place("rate"))
+    return place("pullback") <= min(place("target"), place("leak"), place("rate"))
 
 
 def check_like(value: Any, y: Tensor, what: str) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from solvers.chunks import run_in_chunks
 from solvers.events import Event
-from solvers.fields import SemilinearField, VectorField, check_rate
+from solvers.fields import QuasilinearField, SemilinearField, VectorField, check_rate
 from solvers.finite import all_finite, finite_samples, finite_status, under_transform
 from solvers.gradients import Backpropagation, GradientMode
 from solvers.integrate import Integration
@@ -23,7 +23,7 @@ from solvers.relaxation import relaxation_of
 from solvers.solution import Solution, Stats
 from solvers.solver import Solver, check_problem, check_steps
 from solvers.step_size import BudgetRule, StepSizeRule, Uniform, Watched
-from solvers.taped import solve_taped
+from solvers.taped import solve_chain_taped, solve_taped
 
 Self = TypeVar("Self", bound="NativeSolver")
 
@@ -102,7 +102,7 @@ class NativeSolver(Solver):
         self.method.check(field)
         if event is not None and not isinstance(event, Event):
             raise ValueError(f"event must be solvers.Event(function), not {event!r}")
-        if isinstance(field, SemilinearField):
+        if isinstance(field, SemilinearField | QuasilinearField):
             check_rate(field, y0)
         if y0.numel() == 0:
             return _nothing_to_solve(y0, asked, event)
@@ -130,6 +130,32 @@ class NativeSolver(Solver):
             return self._by_budget(integration, y0, throw)
         return self._by_error(integration, y0, throw)
 
+    def solve_chain(
+        self,
+        fields: Sequence[VectorField],
+        y0: Tensor,
+        t_span: tuple[float, float] = (0.0, 1.0),
+    ) -> Tensor:
+        if len(fields) > 1 and isinstance(self.step_size, BudgetRule) and y0.numel():
+            span, _ = check_problem(y0, t_span, None)
+            ends = self._chain_taped(fields, y0, span)
+            # Where one is not finite: one by one, to say which sample of which problem, and why.
+            if ends is not None and all_finite(ends.detach()):
+                return ends
+        return super().solve_chain(fields, y0, t_span)
+
+    def _chain_taped(
+        self, fields: Sequence[VectorField], y0: Tensor, span: tuple[float, float]
+    ) -> Tensor | None:
+        if type(self.gradient) is not Backpropagation:
+            return None
+        for field in fields:
+            self.method.check(field)
+        integration = Integration(
+            self.method, self.step_size, self.gradient, self.steps or 0, fields[0], span
+        )
+        return solve_chain_taped(integration, fields, y0)
+
     def _by_error(self, integration: Integration, y0: Tensor, throw: bool) -> Solution:
         """Steps that depend on the data, and states of at least float32."""
         if under_transform():
@@ -156,7 +182,9 @@ class NativeSolver(Solver):
     def _by_budget(self, integration: Integration, y0: Tensor, throw: bool) -> Solution:
         """A number of steps, of which only the result is examined."""
         relaxation = relaxation_of(self.method)
-        if relaxation is not None and isinstance(integration.field, SemilinearField):
+        if relaxation is not None and isinstance(
+            integration.field, SemilinearField | QuasilinearField
+        ):
             integration = replace(integration, method=relaxation)
         solution = None
         if integration.times is None and type(self.gradient) is Backpropagation:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from solvers.dense import Path
-from solvers.fields import SemilinearField, VectorField
+from solvers.fields import QuasilinearField, SemilinearField, VectorField
 from solvers.increments import Increment
 from solvers.methods import Attempt, BoundMethod, Method, RungeKutta
-from solvers.semilinear import SemilinearMethod, evaluate_target, step_ratio
+from solvers.semilinear import SemilinearMethod, evaluate_leak, evaluate_target, step_ratio
 from solvers.tableau import EULER
 
 
@@ -21,8 +21,9 @@ from solvers.tableau import EULER
 class Relaxation(SemilinearMethod):
     """One step of a semilinear field towards its target: y1 = y + w(dt/tau) (target - y).
 
-    The weight w tells the methods apart: z is explicit Euler, 1 - exp(-z) exponential Euler,
-    z / (1 + z) semi-implicit Euler.
+    On a quasilinear field 1/tau is rate times gain, both at the start of the step, which only a
+    bound method knows. The weight w tells the methods apart: z is explicit Euler, 1 - exp(-z)
+    exponential Euler, z / (1 + z) semi-implicit Euler.
 
     Args:
         name: for messages.
@@ -43,6 +44,10 @@ class Relaxation(SemilinearMethod):
         """Whether it is explicit Euler, whose step is dt times the slope."""
         return self.weight is EXPLICIT_EULER.weight
 
+    def check(self, field: VectorField) -> None:
+        if not isinstance(field, QuasilinearField):
+            super().check(field)
+
     def weight_of(self, field: VectorField, dt: Increment, y: Tensor) -> Tensor:
         """w(dt / tau), of the shape and dtype of y."""
         # CUDA's autocast takes expm1 in float32.
@@ -60,7 +65,8 @@ class Relaxation(SemilinearMethod):
 
     def bind(self, field: VectorField) -> BoundMethod:
         self.check(field)
-        return BoundRelaxation(self, field)
+        kind = BoundLeak if isinstance(field, QuasilinearField) else BoundRelaxation
+        return kind(self, field)
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,34 @@ class BoundRelaxation(BoundMethod):
             return Attempt(torch.addcmul(y, self._slope, dt, out=out))
         out = first if over else None
         return Attempt(torch.lerp(y, first, self.weight(dt, y), out=out))
+
+
+class BoundLeak(BoundMethod):
+    """On a quasilinear field: keeps the gain that came with the target, for the step to follow.
+
+    Attributes:
+        gain: that of the last evaluation.
+    """
+
+    method: Relaxation
+    gain: Tensor
+
+    def first(self, t: Tensor, y: Tensor) -> Tensor:
+        target, self.gain = evaluate_leak(self.field, t, y)
+        return target
+
+    def derivative(self, y: Tensor, first: Tensor) -> Tensor:
+        return (first - y) * self._ratio(1.0, y)
+
+    def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> Attempt:
+        return Attempt(torch.lerp(y, first, self.method.weight(self._ratio(dt, y))))
+
+    def path(self, y: Tensor, dt: Increment, first: Tensor, attempt: Attempt) -> Path:
+        return RelaxationPath(y, dt, self._ratio(dt, y), first, self.method.weight)
+
+    def _ratio(self, dt: Increment, y: Tensor) -> Tensor:
+        """dt rate gain, of the shape and dtype of the state."""
+        return self.gain * step_ratio(self.field, dt, y)
 
 
 EXPLICIT_EULER = Relaxation("euler", lambda z: z, torch.ones_like)

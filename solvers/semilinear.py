@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from solvers.fields import SemilinearField, VectorField, check_like
+from solvers.fields import QuasilinearField, SemilinearField, VectorField, check_like
 from solvers.increments import Increment
 from solvers.methods import Method
 
@@ -18,6 +18,12 @@ class SemilinearMethod(Method):
     name: str
 
     def check(self, field: VectorField) -> None:
+        if isinstance(field, QuasilinearField):
+            raise ValueError(
+                f"{self.name} needs time constants that do not depend on the state, and those of "
+                f"{type(field).__name__} do: take semi_implicit_euler or exponential_euler, or a "
+                "general method such as heun"
+            )
         if not isinstance(field, SemilinearField):
             raise ValueError(
                 f"{self.name} needs a SemilinearField, dy/dt = (target(t, y) - y) / tau; "
@@ -37,7 +43,13 @@ def evaluate_target(field: VectorField, t: Tensor, y: Tensor) -> Tensor:
     return check_like(cast(SemilinearField, field).target(t, y), y, "field.target(t, y)")
 
 
+def evaluate_leak(field: VectorField, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Target and gain, of the shape and dtype of y."""
+    target, gain = cast(QuasilinearField, field).leak(t, y)
+    return check_like(target, y, "field.leak(t, y)"), check_like(gain, y, "field.leak(t, y)")
+
+
 def step_ratio(field: VectorField, dt: Increment, y: Tensor) -> Tensor:
     """dt / tau in the dtype of the state; broadcasts against it."""
-    ratio = cast(SemilinearField, field).rate * dt
+    ratio = cast(SemilinearField | QuasilinearField, field).rate * dt
     return torch.as_tensor(ratio, dtype=y.dtype, device=y.device)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solvers.errors import SolverError
 from solvers.events import Event
 from solvers.fields import VectorField
 from solvers.solution import Solution
@@ -73,8 +74,13 @@ class Solver(ABC):
         if not fields:
             raise ValueError("fields must have at least one field")
         ends = []
-        for field in fields:
-            y0 = self.solve(field, y0, t_span).y
+        for index, field in enumerate(fields):
+            try:
+                y0 = self.solve(field, y0, t_span).y
+            except SolverError as error:
+                if len(fields) == 1:
+                    raise
+                raise SolverError(f"problem {index + 1} of {len(fields)}: {error}") from error
             ends.append(y0)
         return ends[0].unsqueeze(0) if len(ends) == 1 else torch.stack(ends)
 

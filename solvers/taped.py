@@ -3,43 +3,115 @@
 Autograd would record and revisit every intermediate of every step. Here the steps run without
 it; the states and targets are kept, and one backward sweep pulls the gradient through them. It
 is the exact gradient of the steps taken (discretise, then optimise), in a third of the kernels.
+Several problems, each of which starts where the one before it ended, are one such sweep.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from solvers.chunks import row_chunks
-from solvers.fields import PullbackField, TargetPullback, VectorField, knows_derivative
+from solvers.fields import LeakPullbackField, PullbackField, VectorField, knows_derivative
 from solvers.finite import under_transform
 from solvers.increments import Increment
 from solvers.integrate import Integration
 from solvers.methods import Attempt, BoundMethod, Method
-from solvers.relaxation import BoundRelaxation, Relaxation, relaxation_of
+from solvers.relaxation import BoundLeak, Relaxation, relaxation_of
 from solvers.rows import select
 from solvers.solution import Solution
+from solvers.sweeps import Steps, sweep_of
+
+Known = PullbackField | LeakPullbackField
 
 
 def solve_taped(integration: Integration, y0: Tensor) -> Solution | None:
     """The solution with a hand-written gradient, or None where this case needs autograd."""
-    method, field = relaxation_of(integration.method), cast(PullbackField, integration.field)
-    if method is None or not knows_derivative(field) or under_transform():
-        return None
-    rate = field.rate
-    if not isinstance(rate, Tensor) or rate.shape != y0.shape or rate.dtype != y0.dtype:
-        return None
-    tensors = (y0, rate, *field.inputs)
-    if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
-        return None
     solutions: list[Solution] = []
-    y = _Trajectory.apply(replace(integration, method=method), solutions, *tensors)
-    solution = solutions[0]
-    return replace(solution, y=y, status=solution.status[:1].expand(y0.shape[0]))
+    ends = solve_chain_taped(integration, [integration.field], y0, solutions)
+    if ends is None:
+        return None
+    status = solutions[0].status[:1].expand(y0.shape[0])
+    return replace(solutions[0], y=ends.squeeze(0), status=status)
+
+
+def solve_chain_taped(
+    integration: Integration,
+    fields: Sequence[VectorField],
+    y0: Tensor,
+    solutions: list[Solution] | None = None,
+) -> Tensor | None:
+    """The ends of a chain of problems ``(len(fields), *y0.shape)``, or None as above.
+
+    Args:
+        integration: how to solve each problem; its field is not looked at.
+        fields: of the problems.
+        y0: where the first starts.
+        solutions: told the solution of each problem, for the rows of each chunk.
+    """
+    method = relaxation_of(integration.method)
+    if method is None or under_transform() or not torch.is_grad_enabled():
+        return None
+    if not all(_is_taped(each, y0) for each in fields):
+        return None
+    links = _Links.of(cast(Sequence[Known], fields))
+    if not any(tensor.requires_grad for tensor in (y0, *links.tensors)):
+        return None
+    integration = replace(integration, method=method)
+    collected = [] if solutions is None else solutions
+    return _Trajectory.apply(integration, fields, links, collected, y0, *links.tensors)
+
+
+def _is_taped(field: VectorField, y0: Tensor) -> bool:
+    if not knows_derivative(field):
+        return False
+    rate = cast(Known, field).rate
+    return isinstance(rate, Tensor) and rate.shape == y0.shape and rate.dtype == y0.dtype
+
+
+@dataclass(frozen=True)
+class _Links:
+    """Which tensors the fields of a chain are made of; one that several share is there once.
+
+    Attributes:
+        shapes: the fields without their tensors.
+        places: of each field's rate and inputs in ``tensors``.
+        tensors: those of all fields; dropped where autograd keeps them.
+    """
+
+    shapes: tuple[Known, ...]
+    places: tuple[tuple[int, ...], ...]
+    tensors: tuple[Tensor, ...] = field(repr=False)
+
+    @staticmethod
+    def of(fields: Sequence[Known]) -> _Links:
+        tensors: list[Tensor] = []
+        known: dict[int, int] = {}
+        places = []
+        for each in fields:
+            for tensor in (cast(Tensor, each.rate), *each.inputs):
+                if id(tensor) not in known:
+                    known[id(tensor)] = len(tensors)
+                    tensors.append(tensor)
+            own = (cast(Tensor, each.rate), *each.inputs)
+            places.append(tuple(known[id(tensor)] for tensor in own))
+        nothing = tensors[0].new_empty(0)
+        shapes = [each.with_inputs(nothing, *[nothing] * len(each.inputs)) for each in fields]
+        return _Links(tuple(shapes), tuple(places), tuple(tensors))
+
+    def without_tensors(self) -> _Links:
+        return replace(self, tensors=())
+
+    def fields(self, tensors: Sequence[Tensor]) -> list[Known]:
+        """The fields, made of these tensors."""
+        return [
+            shape.with_inputs(*(tensors[place] for place in own))
+            for shape, own in zip(self.shapes, self.places, strict=True)
+        ]
 
 
 class _Tape(Method):
@@ -49,9 +121,7 @@ class _Tape(Method):
 
     def __init__(self, method: Relaxation) -> None:
         self.method = method
-        self.states: list[Tensor] = []
-        self.targets: list[Tensor] = []
-        self.sizes: list[Increment] = []
+        self.steps = Steps()
 
     def bind(self, field: VectorField) -> BoundMethod:
         return _BoundTape(self, self.method.bind(field))
@@ -65,124 +135,118 @@ class _Tape(Method):
 class _BoundTape(BoundMethod):
     def __init__(self, tape: _Tape, bound: BoundMethod) -> None:
         super().__init__(tape, bound.field)
-        self.tape, self.bound = tape, bound
+        self.steps, self.bound = tape.steps, bound
 
     def first(self, t: Tensor, y: Tensor) -> Tensor:
         target = self.bound.first(t, y)
-        self.tape.states.append(y)
-        self.tape.targets.append(target)
+        self.steps.states.append(y)
+        self.steps.targets.append(target)
+        if isinstance(self.bound, BoundLeak):
+            self.steps.gains.append(self.bound.gain)
         return target
 
     def derivative(self, y: Tensor, first: Tensor) -> Tensor:
         return self.bound.derivative(y, first)
 
     def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> Attempt:
-        self.tape.sizes.append(dt)
+        self.steps.sizes.append(dt)
         return self.bound.step(t, y, dt, first)
 
 
 class _Trajectory(torch.autograd.Function):
-    """The final state as a function of y0, rate and the field's inputs."""
+    """The ends of the problems as a function of y0 and of what their fields are made of."""
 
     @staticmethod
     def forward(
-        ctx: Any, integration: Integration, solutions: list[Solution], *tensors: Tensor
+        ctx: Any,
+        integration: Integration,
+        fields: Sequence[Known],
+        links: _Links,
+        solutions: list[Solution],
+        y0: Tensor,
+        *tensors: Tensor,
     ) -> Tensor:
-        y0 = tensors[0]
-        ctx.integration, ctx.chunks, ctx.sizes = integration, row_chunks(integration, y0), []
-        saved: list[Tensor] = []
-        ends = []
-        for rows in ctx.chunks:
-            tape = _Tape(cast(Relaxation, integration.method))
-            part = _part(cast(PullbackField, integration.field), rows, ctx.chunks)
-            solutions.append(replace(integration, method=tape, field=part).run(y0[rows]))
-            ends.append(solutions[-1].y)
-            saved += [*tape.states, *tape.targets]
-            ctx.sizes.append(tape.sizes)
-        ctx.inputs = len(tensors)
-        ctx.save_for_backward(*tensors, *saved)
-        return ends[0] if len(ends) == 1 else torch.cat(ends)
+        chunks = row_chunks(replace(integration, field=fields[0]), y0)
+        ctx.links = links.without_tensors()
+        ctx.integration = replace(integration, field=ctx.links.shapes[0])
+        ctx.chunks, ctx.sizes, saved, ends = chunks, [], [], []
+        for rows in chunks:
+            y, of_chunk = y0[rows], []
+            for each in fields:
+                tape = _Tape(cast(Relaxation, integration.method))
+                part = _part(each, rows, chunks)
+                solution = replace(integration, method=tape, field=part).run(y)
+                solutions.append(solution)
+                y = solution.y
+                of_chunk.append(y)
+                saved += tape.steps.tensors()
+                ctx.sizes.append(tape.steps.sizes)
+            ends.append(torch.stack(of_chunk) if len(of_chunk) > 1 else y.unsqueeze(0))
+        ctx.save_for_backward(y0, *tensors, *saved)
+        return ends[0] if len(ends) == 1 else torch.cat(ends, dim=1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        tensors, saved = ctx.saved_tensors[: ctx.inputs], ctx.saved_tensors[ctx.inputs :]
-        y0, rate, *inputs = tensors
-        field = ctx.integration.field.with_inputs(rate, *inputs)
+        count = 1 + max(max(own) for own in ctx.links.places)
+        y0, tensors = ctx.saved_tensors[0], ctx.saved_tensors[1 : 1 + count]
+        fields = ctx.links.fields(tensors)
         if torch.is_grad_enabled():  # create_graph: a derivative of this one will be asked for
-            y = replace(ctx.integration, field=field).run(y0).y
-            wanted = [tensor for tensor in tensors if tensor.requires_grad]
-            found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
-            return None, None, *(next(found) if x.requires_grad else None for x in tensors)
-        sweeps: list[tuple[Tensor, ...]] = []
-        for rows, sizes in reversed(list(zip(ctx.chunks, ctx.sizes, strict=True))):
-            count = 2 * len(sizes)  # the last chunk is still in the cache, so it comes first
-            taped, saved = saved[-count:], saved[:-count]
-            sweep = _Sweep(ctx.integration.method, _part(field, rows, ctx.chunks))
-            half = len(sizes)
-            sweeps.insert(0, sweep.run(taped[:half], taped[half:], sizes, grad[rows]))
-        return None, None, *_joined(field, ctx.chunks, sweeps)
+            found = _by_autograd(ctx.integration, fields, (y0, *tensors), grad)
+            return None, None, None, None, *found
+        saved = list(ctx.saved_tensors[1 + count :])
+        sizes = list(ctx.sizes)
+        sweeps: list[list[Tensor | None]] = []
+        for rows in reversed(ctx.chunks):  # the last chunk is still in the cache
+            parts = [_part(each, rows, ctx.chunks) for each in fields]
+            sums: list[Tensor | None] = [None] * count
+            pulled: Tensor | None = None
+            for end in range(len(parts) - 1, -1, -1):
+                own = grad[end, rows] if len(ctx.chunks) > 1 else grad[end]
+                pulled = own.clone() if pulled is None else pulled.add_(own)
+                steps = Steps.taken_from(saved, sizes.pop(), parts[end])
+                pulled, gradients = sweep_of(ctx.integration.method, parts[end]).run(steps, pulled)
+                for place, value in zip(ctx.links.places[end], gradients, strict=True):
+                    total = sums[place]
+                    sums[place] = value if total is None else total.add_(value)
+            sweeps.insert(0, [pulled, *sums])
+        return None, None, None, None, *_joined(ctx.links, fields, ctx.chunks, sweeps)
 
 
-def _part(field: PullbackField, rows: slice, chunks: Sequence[slice]) -> PullbackField:
+def _by_autograd(
+    integration: Integration, fields: Sequence[Known], tensors: Sequence[Tensor], grad: Tensor
+) -> list[Tensor | None]:
+    """The same gradients with a graph of their own, by solving once more."""
+    y, ends = tensors[0], []
+    for each in fields:
+        y = replace(integration, field=each).run(y).y
+        ends.append(y)
+    wanted = [tensor for tensor in tensors if tensor.requires_grad]
+    found = iter(torch.autograd.grad(torch.stack(ends), wanted, grad, create_graph=True))
+    return [next(found) if tensor.requires_grad else None for tensor in tensors]
+
+
+def _part(field: Known, rows: slice, chunks: Sequence[slice]) -> Known:
     """The field of one chunk."""
     if len(chunks) == 1:
         return field
-    return cast(PullbackField, select(field, rows, cast(Tensor, field.rate).ndim))
+    return cast(Known, select(field, rows, cast(Tensor, field.rate).ndim))
 
 
 def _joined(
-    field: PullbackField, chunks: Sequence[slice], sweeps: Sequence[tuple[Tensor, ...]]
+    links: _Links,
+    fields: Sequence[Known],
+    chunks: Sequence[slice],
+    sweeps: Sequence[Sequence[Tensor | None]],
 ) -> list[Tensor]:
     """The gradients of the chunks as those of the whole: rows side by side, shared ones added."""
     if len(sweeps) == 1:
-        return list(sweeps[0])
-    kept = _part(field, chunks[0], chunks).inputs
-    shared = [False, False, *(a is b for a, b in zip(kept, field.inputs, strict=True))]
+        return cast(list[Tensor], sweeps[0])
+    of_all = [False] * len(sweeps[0])
+    for own, each in zip(links.places, fields, strict=True):
+        kept = _part(each, chunks[0], chunks).inputs
+        for place, a, b in zip(own[1:], kept, each.inputs, strict=True):
+            of_all[1 + place] = a is b
     return [
-        torch.stack(parts).sum(0) if of_all else torch.cat(parts)
-        for of_all, parts in zip(shared, zip(*sweeps, strict=True), strict=True)
+        torch.stack(parts).sum(0) if shared else torch.cat(parts)
+        for shared, parts in zip(of_all, zip(*cast(Any, sweeps), strict=True), strict=True)
     ]
-
-
-class _Sweep:
-    """Gradients of y0, rate and inputs, step by step from the last.
-
-    With y1 = y + w(rate dt) (u - y):  dL/du = g w,  dL/dy = g - g w + J^T (g w),
-    dL/drate = sum g w'(rate dt) dt (u - y).
-    """
-
-    def __init__(self, method: Relaxation, field: PullbackField) -> None:
-        self.method = method
-        self.field = field
-        self.rate = cast(Tensor, field.rate)
-        self.bound = BoundRelaxation(method, field)
-        self.pullback: TargetPullback = field.pullback(*field.inputs)
-
-    def run(
-        self,
-        states: Sequence[Tensor],
-        targets: Sequence[Tensor],
-        sizes: Sequence[Increment],
-        grad: Tensor,
-    ) -> tuple[Tensor, ...]:
-        rate_grad: Tensor | None = None
-        gathered: Tensor | None = None  # sum of g (u - y) over steps of one size
-        grad = grad.clone()  # the sweep works in place: few arrays stay in the cache
-        for index in range(len(sizes) - 1, -1, -1):
-            y, target, dt = states[index], targets[index], sizes[index]
-            weight = self.bound.weight(dt, y)
-            gap = target - y
-            gathered = grad * gap if gathered is None else gathered.addcmul_(grad, gap)
-            if isinstance(dt, Tensor) or index == 0 or sizes[index - 1] != dt:
-                gathered = self._times_slope(gathered, weight, dt)
-                rate_grad = gathered if rate_grad is None else rate_grad.add_(gathered)
-                gathered = None
-            pulled = torch.mul(grad, weight, out=gap)
-            grad = self.pullback.pull(y, target, pulled, grad.sub_(pulled))
-        return grad, cast(Tensor, rate_grad), *self.pullback.gradients()
-
-    def _times_slope(self, gathered: Tensor, weight: Tensor, dt: Increment) -> Tensor:
-        """w'(rate dt) dt times what was gathered."""
-        if self.method.explicit:
-            return gathered.mul_(dt)
-        return gathered.mul_(self.method.weight_slope(weight)).mul_(dt)

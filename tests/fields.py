@@ -58,3 +58,10 @@ def reference(field: solvers.VectorField, y0: Tensor, span: tuple[float, float])
     """The solution to about 1e-9, by a method that is not ours."""
     tight = solvers.TorchDiffEq("dopri8", rtol=1e-10, atol=1e-11)
     return tight.solve(field, y0, span).y
+
+
+def is_taped(y: Tensor) -> bool:
+    """Whether the gradient of what a solver returned is the hand-written one."""
+    assert y.grad_fn is not None
+    nodes = [y.grad_fn, *(parent for parent, _ in y.grad_fn.next_functions)]
+    return any("Trajectory" in type(node).__name__ for node in nodes)
