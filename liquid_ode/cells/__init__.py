@@ -2,7 +2,17 @@
 
 from liquid_ode.cells.cell import ODECell, RecurrentCell
 from liquid_ode.cells.liquid import LiquidCell, LiquidField
+from liquid_ode.cells.ltc import LTCCell, LTCField
 from liquid_ode.cells.rnn import LiquidRNN
 from liquid_ode.cells.wiring import Wiring
 
-__all__ = ["LiquidCell", "LiquidField", "LiquidRNN", "ODECell", "RecurrentCell", "Wiring"]
+__all__ = [
+    "LTCCell",
+    "LTCField",
+    "LiquidCell",
+    "LiquidField",
+    "LiquidRNN",
+    "ODECell",
+    "RecurrentCell",
+    "Wiring",
+]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from liquid_ode.cells.wiring import Wiring, check_count
-from solvers import SemilinearField, Solver
+from solvers import Solver
 
 TAU_MIN = 0.1
 TAU_MAX = 5.0
@@ -147,13 +147,14 @@ class RecurrentCell(nn.Module, ABC):
             raise ValueError(f"h0 must have shape {expected}, not {tuple(h0.shape)}")
 
 
-class CellField(SemilinearField):
-    """The dynamics of a cell under one input."""
+class CellField(Protocol):
+    """The dynamics of a cell under one input: a vector field that knows its state at rest."""
+
+    def __call__(self, t: Tensor, y: Tensor, /) -> Tensor: ...
 
     @property
     def rest(self) -> Tensor:
-        """The state at rest, zeros ``(B, *state)`` in the dtype of the dynamics."""
-        raise NotImplementedError
+        """Zeros ``(B, *state)``, in the dtype of the dynamics."""
 
 
 class ODECell(RecurrentCell):

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from liquid_ode.cells.cell import CellField, ODECell, bounded_tau, check_tau
+from liquid_ode.cells.cell import ODECell, bounded_tau, check_tau
 from liquid_ode.cells.synapses import clear_unused, masked, register_masks
 from liquid_ode.cells.wiring import Wiring
 from solvers import Euler, PullbackField, Solver, TargetPullback
 
 
-class LiquidField(PullbackField, CellField):
+class LiquidField(PullbackField):
     """The dynamics of a liquid cell for one input: a field for any solver.
 
     dh/dt = (tanh(W_rec h + drive) - h) rate, with drive = W_in x + b and rate = 1 / tau(x)

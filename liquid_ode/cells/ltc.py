@@ -1,0 +1,219 @@
+"""The liquid time-constant cell: neurons with a leak and sigmoid synapses.
+
+C_j dv_j/dt = G_j (E_leak,j - v_j) + Σ_i w_ji σ(σ_ji (v_i - μ_ji)) (E_ji - v_j)
+            + the same sum over the inputs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from liquid_ode.cells.cell import ODECell
+from liquid_ode.cells.conductance import Rooms, SynapseGradients, Synapses
+from liquid_ode.cells.synapses import clear_unused, masked, register_masks
+from liquid_ode.cells.wiring import Wiring
+from solvers import LeakPullbackField, SemiImplicitEuler, Solver
+
+# No membrane is without leak or capacitance, whatever the weights become.
+_SMALLEST = 1e-8
+
+
+class LTCField(LeakPullbackField):
+    """The dynamics of an LTC cell for one input: rate gain(v) (target(v) - v).
+
+    gain = base gain + Σ_i w_ji s_ji, target = (base drive + Σ_i w_ji E_ji s_ji) / gain, with
+    s_ji = σ(a_ji v_i + c_ji). The base is the leak's and the inputs' part, computed once.
+
+    Args:
+        synapses: between the neurons.
+        base: gain and drive that do not depend on the state, ``(2, B, hidden)``.
+        rate: 1/C, times the duration where every sample runs over (0, 1): ``(B, hidden)``.
+    """
+
+    def __init__(self, synapses: Synapses, base: Tensor, rate: Tensor) -> None:
+        super().__init__(rate)
+        self.synapses = synapses
+        self.base = base
+
+    def leak(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        gain, drive = (self.synapses.sums(y) + self.base).unbind()
+        return drive / gain, gain
+
+    @property
+    def rest(self) -> Tensor:
+        return torch.zeros_like(self.base[0])
+
+    def select(self, rows: Tensor | slice) -> LTCField:
+        """The field of some of the samples."""
+        return self._with(self.synapses, self.base[:, rows], cast(Tensor, self.rate)[rows])
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        return *self.synapses.tensors, self.base
+
+    def with_inputs(self, rate: Tensor, *inputs: Tensor) -> LTCField:
+        slope, shift, weights, base = inputs
+        return self._with(Synapses(slope, shift, weights, self.synapses.rooms), base, rate)
+
+    def pullback(self, *inputs: Tensor) -> _LTCPullback:
+        slope, shift, weights, base = inputs
+        return _LTCPullback(Synapses(slope, shift, weights, self.synapses.rooms), base)
+
+    def _with(self, synapses: Synapses, base: Tensor, rate: Tensor) -> LTCField:
+        """A copy, also of what a subclass added, with other tensors."""
+        other = copy.copy(self)
+        other.synapses, other.base, other.rate = synapses, base, rate
+        return other
+
+
+class _LTCPullback:
+    """Gradients through drive / gain and gain."""
+
+    def __init__(self, synapses: Synapses, base: Tensor) -> None:
+        self.synapses = synapses
+        self.of_synapses = SynapseGradients(*synapses.tensors)
+        self.of_base = torch.zeros_like(base)
+
+    def pull(
+        self,
+        y: Tensor,
+        target: Tensor,
+        gain: Tensor,
+        target_grad: Tensor,
+        gain_grad: Tensor,
+        base: Tensor,
+    ) -> Tensor:
+        of_sums = self.synapses.rooms.take("of_sums", y, (2, *y.shape))
+        torch.div(target_grad, gain, out=of_sums[1])
+        torch.addcmul(gain_grad, of_sums[1], target, value=-1, out=of_sums[0])
+        self.of_base.add_(of_sums)
+        return base.add_(self.synapses.backward(y, of_sums, self.of_synapses))
+
+    def gradients(self) -> tuple[Tensor, ...]:
+        return *self.of_synapses.tensors, self.of_base
+
+
+class LTCCell(ODECell):
+    """A liquid time-constant cell, driven by an injected solver.
+
+    With v the membrane potentials, x' = input_w x + input_b the mapped inputs, and
+    s = σ(sigma (v - mu)) the opening of a synapse,
+
+    cm dv/dt = gleak (vleak - v) + Σ w s (erev - v) + Σ sensory_w sensory_s (sensory_erev - v).
+
+    The conductances gleak, w, sensory_w and the capacitance cm are positive by a softplus of the
+    parameters of these names. Semi-implicit Euler, the default with the 6 steps of the
+    reference, is the fused update of the paper; every other solver drives the same equation,
+    whose time constants cm / gain are small: explicit ones need steps below twice that.
+
+    Args:
+        input_size: features of x.
+        hidden_size: neurons.
+        solver: any solver of :mod:`solvers` but those for time constants that do not depend on
+            the state (``etdrk2``, ``etdrk4``).
+        wiring: which synapses there are; None for all. The parameters of others are never used.
+
+    Raises:
+        ValueError: where a size is below 1, the wiring has another size, or the solver is none.
+
+    Reference: Hasani et al., Liquid time-constant networks, AAAI 2021, eqs. 1-3 and algorithm 1;
+    the synapses are those of Lechner et al., Neural circuit policies, 2020, eqs. 1-4.
+    """
+
+    gleak: nn.Parameter
+    vleak: nn.Parameter
+    cm: nn.Parameter
+    recurrent_mask: Tensor | None
+    input_mask: Tensor | None
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        solver: Solver = SemiImplicitEuler(steps=6),
+        wiring: Wiring | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, solver, wiring)
+        register_masks(self, wiring, input_size, hidden_size)
+        for name in ("gleak", "vleak", "cm"):
+            self.register_parameter(name, nn.Parameter(torch.empty(hidden_size)))
+        for prefix, sources in (("", hidden_size), ("sensory_", input_size)):
+            for name in ("w", "sigma", "mu", "erev"):
+                values = nn.Parameter(torch.empty(hidden_size, sources))
+                self.register_parameter(prefix + name, values)
+        self.input_w = nn.Parameter(torch.ones(input_size))
+        self.input_b = nn.Parameter(torch.zeros(input_size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, from the ranges of the reference implementation.
+
+        gleak and w from (0.001, 1), vleak from (-0.2, 0.2), cm from (0.4, 0.6), sigma from (3, 8),
+        mu from (0.3, 0.8); two thirds of the synapses are excitatory, erev = 1, the others
+        inhibitory, erev = -1.
+        """
+        with torch.no_grad():
+            self.gleak.copy_(_softplus_inverse(torch.empty_like(self.gleak).uniform_(1e-3, 1)))
+            self.cm.copy_(_softplus_inverse(torch.empty_like(self.cm).uniform_(0.4, 0.6)))
+            self.vleak.uniform_(-0.2, 0.2)
+            self.input_w.fill_(1.0)
+            self.input_b.zero_()
+            for prefix, mask in (("", self.recurrent_mask), ("sensory_", self.input_mask)):
+                w, sigma, mu, erev = self._synapse_parameters(prefix)
+                w.copy_(_softplus_inverse(torch.empty_like(w).uniform_(1e-3, 1)))
+                sigma.uniform_(3, 8)
+                mu.uniform_(0.3, 0.8)
+                erev.bernoulli_(2 / 3).mul_(2).sub_(1)
+                for parameter in (w, sigma, mu, erev):
+                    clear_unused(parameter, mask)
+
+    def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[LTCField]:
+        rooms = Rooms()
+        steps, batch = x.shape[:2]
+        mapped = torch.addcmul(self.input_b, x, self.input_w).flatten(0, 1)  # (T B, I)
+        sensory = self._synapses("sensory_", self.input_mask, rooms).sums(mapped)
+        gleak = _positive(self.gleak)
+        leak = torch.stack((gleak, gleak * self.vleak)).unsqueeze(1)  # (2, 1, H)
+        base = (sensory + leak).unflatten(1, (steps, batch)).unbind(1)  # T of (2, B, H)
+        per_time = _positive(self.cm).reciprocal()
+        rates: Sequence[Tensor]
+        if durations is None:
+            rates = [per_time.expand(batch, -1)] * steps
+        else:
+            rates = (durations.to(per_time.dtype) * per_time).unbind()
+        synapses = self._synapses("", self.recurrent_mask, rooms)
+        return [LTCField(synapses, *of_one) for of_one in zip(base, rates, strict=True)]
+
+    def time_constant(self, x: Tensor, h: Tensor) -> Tensor:
+        """τ = cm / gain, of the inputs x and the state h: ``(*batch, hidden_size)``, positive."""
+        self._features(x)
+        self._check_state(h, (*x.shape[:-1], self.hidden_size))
+        flat = x.reshape(-1, self.input_size)
+        field = self.fields(flat.unsqueeze(0))[0]
+        _, gain = field.leak(flat.new_zeros(()), h.reshape(-1, self.hidden_size))
+        return (_positive(self.cm) / gain).reshape(h.shape)
+
+    def _synapse_parameters(self, prefix: str) -> tuple[Tensor, ...]:
+        return tuple(getattr(self, prefix + name) for name in ("w", "sigma", "mu", "erev"))
+
+    def _synapses(self, prefix: str, mask: Tensor | None, rooms: Rooms) -> Synapses:
+        w, sigma, mu, erev = self._synapse_parameters(prefix)
+        conductance = masked(F.softplus(w), mask)
+        weights = torch.stack((conductance, conductance * erev), 1)  # (H, 2, I)
+        return Synapses(sigma, -sigma * mu, weights, rooms)
+
+
+def _positive(x: Tensor) -> Tensor:
+    return F.softplus(x) + _SMALLEST
+
+
+def _softplus_inverse(y: Tensor) -> Tensor:
+    """x with softplus(x) = y."""
+    return y + torch.log(-torch.expm1(-y))
