@@ -28,8 +28,10 @@ def register_masks(
             f"the wiring takes {inputs.shape[1]} inputs, the cell has input_size={input_size}"
         )
     recurrent = None if wiring is None else wiring.recurrent
-    module.register_buffer("recurrent_mask", recurrent, persistent=False)
-    module.register_buffer("input_mask", inputs, persistent=False)
+    for name, mask in (("recurrent_mask", recurrent), ("input_mask", inputs)):
+        # Where the weights are made: under `with torch.device(...)` not where the wiring was.
+        own = None if mask is None else mask.to(torch.get_default_device())
+        module.register_buffer(name, own, persistent=False)
 
 
 def masked(weight: Tensor, mask: Tensor | None) -> Tensor:
