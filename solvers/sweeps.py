@@ -31,23 +31,32 @@ class Steps:
 
     def tensors(self) -> list[Tensor]:
         """What autograd is to keep."""
-        return [*self.states, *self.targets, *self.gains]
+        own = [size for size in self.sizes if isinstance(size, Tensor)]
+        return [*self.states, *self.targets, *self.gains, *own]
+
+    def shared_sizes(self) -> list[float | None]:
+        """dt of the steps that all samples share, None for the others."""
+        return [None if isinstance(size, Tensor) else size for size in self.sizes]
 
     @staticmethod
     def taken_from(
-        saved: list[Tensor], sizes: list[Increment], field: PullbackField | LeakPullbackField
+        saved: list[Tensor],
+        sizes: list[float | None],
+        field: PullbackField | LeakPullbackField,
     ) -> Steps:
         """The last steps of those saved, which are taken off the list."""
-        count = len(sizes)
 
-        def take() -> list[Tensor]:
-            found = saved[-count:]
-            del saved[-count:]
+        def take(count: int) -> list[Tensor]:
+            found = saved[len(saved) - count :]
+            del saved[len(saved) - count :]
             return found
 
-        gains = take() if isinstance(field, LeakPullbackField) else []
-        targets = take()
-        return Steps(take(), targets, gains, sizes)
+        own = iter(take(sizes.count(None)))
+        gains = take(len(sizes)) if isinstance(field, LeakPullbackField) else []
+        targets, states = take(len(sizes)), take(len(sizes))
+        return Steps(
+            states, targets, gains, [next(own) if size is None else size for size in sizes]
+        )
 
 
 Sweep = tuple[Tensor, tuple[Tensor, ...]]

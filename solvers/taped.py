@@ -180,20 +180,21 @@ class _Trajectory(torch.autograd.Function):
                 y = solution.y
                 of_chunk.append(y)
                 saved += tape.steps.tensors()
-                ctx.sizes.append(tape.steps.sizes)
+                ctx.sizes.append(tape.steps.shared_sizes())
             ends.append(torch.stack(of_chunk) if len(of_chunk) > 1 else y.unsqueeze(0))
         ctx.save_for_backward(y0, *tensors, *saved)
         return ends[0] if len(ends) == 1 else torch.cat(ends, dim=1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        kept = ctx.saved_tensors  # read once: a checkpoint makes them again at each reading
         count = 1 + max(max(own) for own in ctx.links.places)
-        y0, tensors = ctx.saved_tensors[0], ctx.saved_tensors[1 : 1 + count]
+        y0, tensors = kept[0], kept[1 : 1 + count]
         fields = ctx.links.fields(tensors)
         if torch.is_grad_enabled():  # create_graph: a derivative of this one will be asked for
             found = _by_autograd(ctx.integration, fields, (y0, *tensors), grad)
             return None, None, None, None, *found
-        saved = list(ctx.saved_tensors[1 + count :])
+        saved = list(kept[1 + count :])
         sizes = list(ctx.sizes)
         sweeps: list[list[Tensor | None]] = []
         for rows in reversed(ctx.chunks):  # the last chunk is still in the cache
