@@ -11,6 +11,8 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOME = {
+    "ConvLiquidCell": "cells",
+    "ConvLiquidField": "cells",
     "LiquidCell": "cells",
     "LiquidField": "cells",
     "LiquidRNN": "cells",

@@ -24,11 +24,12 @@ _ELEMENTS_A_THREAD = 2**16
 def row_chunks(integration: Integration, y0: Tensor) -> list[slice]:
     """The rows to solve together; one slice where there is nothing to gain.
 
-    For a budget of steps, without asked times, outside function transforms.
+    For a budget of steps on vectors, without asked times, outside function transforms.
     """
     rows = y0.shape[0]
     whole = [slice(0, rows)]
-    if y0.device.type != "cpu" or not is_selectable(integration.field):
+    # Fields of maps are convolutions, which work in blocks of their own.
+    if y0.device.type != "cpu" or y0.ndim > 2 or not is_selectable(integration.field):
         return whole
     elements = _ELEMENTS_A_THREAD * torch.get_num_threads()
     count = round(y0.numel() / elements)

@@ -92,7 +92,8 @@ class RecurrentCell(nn.Module, ABC):
         elif not (math.isfinite(duration) and duration >= 0):
             raise ValueError(f"duration must be finite and at least 0, not {duration}")
         states = self.flow(x.reshape(1, -1, *features), h0, duration)
-        return states[0].reshape(*batch, *state)
+        # Not [0], whose gradient is contiguous and would undo channels_last.
+        return states.squeeze(0).reshape(*batch, *state)
 
     def sequence(
         self, x: Tensor, h0: Tensor | None = None, durations: Tensor | None = None
