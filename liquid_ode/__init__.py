@@ -11,16 +11,23 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOME = {
+    "CfCCell": "cells",
     "ConvLiquidCell": "cells",
     "ConvLiquidField": "cells",
     "LiquidCell": "cells",
     "LiquidField": "cells",
     "LiquidRNN": "cells",
+    "GatedForm": "cells",
     "LTCCell": "cells",
     "LTCField": "cells",
+    "LeCunTanh": "cells",
+    "NoGateForm": "cells",
     "ODECell": "cells",
+    "PureForm": "cells",
     "RecurrentCell": "cells",
+    "WiredCfCCell": "cells",
     "Wiring": "cells",
+    "from_ncps": "cells",
     "create_model": "models",
     "model_names": "models",
     "GaussianDiffusion": "diffusion",

@@ -21,7 +21,7 @@ from liquid_ode.cells.wiring import Wiring
 from solvers import LeakPullbackField, SemiImplicitEuler, Solver
 
 # No membrane is without leak or capacitance, whatever the weights become.
-_SMALLEST = 1e-8
+SMALLEST = 1e-8
 
 
 class LTCField(LeakPullbackField):
@@ -160,14 +160,14 @@ class LTCCell(ODECell):
         inhibitory, erev = -1.
         """
         with torch.no_grad():
-            self.gleak.copy_(_softplus_inverse(torch.empty_like(self.gleak).uniform_(1e-3, 1)))
-            self.cm.copy_(_softplus_inverse(torch.empty_like(self.cm).uniform_(0.4, 0.6)))
+            self.gleak.copy_(softplus_inverse(torch.empty_like(self.gleak).uniform_(1e-3, 1)))
+            self.cm.copy_(softplus_inverse(torch.empty_like(self.cm).uniform_(0.4, 0.6)))
             self.vleak.uniform_(-0.2, 0.2)
             self.input_w.fill_(1.0)
             self.input_b.zero_()
             for prefix, mask in (("", self.recurrent_mask), ("sensory_", self.input_mask)):
                 w, sigma, mu, erev = self._synapse_parameters(prefix)
-                w.copy_(_softplus_inverse(torch.empty_like(w).uniform_(1e-3, 1)))
+                w.copy_(softplus_inverse(torch.empty_like(w).uniform_(1e-3, 1)))
                 sigma.uniform_(3, 8)
                 mu.uniform_(0.3, 0.8)
                 erev.bernoulli_(2 / 3).mul_(2).sub_(1)
@@ -211,9 +211,9 @@ class LTCCell(ODECell):
 
 
 def _positive(x: Tensor) -> Tensor:
-    return F.softplus(x) + _SMALLEST
+    return F.softplus(x) + SMALLEST
 
 
-def _softplus_inverse(y: Tensor) -> Tensor:
+def softplus_inverse(y: Tensor) -> Tensor:
     """x with softplus(x) = y."""
     return y + torch.log(-torch.expm1(-y))
