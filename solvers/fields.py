@@ -195,7 +195,7 @@ def check_rate(field: SemilinearField | QuasilinearField, y0: Tensor) -> None:
     if not isinstance(rate, Tensor):
         return
     sizes = list(zip(reversed(rate.shape), reversed(y0.shape), strict=False))
-    if rate.ndim > y0.ndim or any(own not in {1, size} for own, size in sizes):
+    if rate.ndim > y0.ndim or any(own not in (size, 1) for own, size in sizes):
         raise ValueError(
             f"tau has shape {tuple(rate.shape)}, which does not broadcast to that of the state, "
             f"{tuple(y0.shape)}"

@@ -53,9 +53,13 @@ class Integration:
     compiled: bool = False
     observe: Callable[[StepTaken], None] | None = None
 
+    def march(self, y0: Tensor) -> Progress:
+        """Where the solve stands once no sample has steps to take."""
+        return self.gradient.run(self._advance, self._running, self._begin(y0))
+
     def run(self, y0: Tensor) -> Solution:
         """Solve, without throwing."""
-        progress = self.gradient.run(self._advance, self._running, self._begin(y0))
+        progress = self.march(y0)
         if progress.live and not progress.settled:
             return self._conclude_together(progress, y0)
         asked = dropping_held(self, progress, y0)

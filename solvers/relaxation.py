@@ -146,22 +146,32 @@ class BoundLeak(BoundMethod):
     method: Relaxation
     gain: Tensor
 
+    def __init__(self, method: Relaxation, field: VectorField) -> None:
+        super().__init__(method, field)
+        self._dt: float | None = None
+        self._scale: Tensor | None = None
+
     def first(self, t: Tensor, y: Tensor) -> Tensor:
         target, self.gain = evaluate_leak(self.field, t, y)
         return target
 
     def derivative(self, y: Tensor, first: Tensor) -> Tensor:
-        return (first - y) * self._ratio(1.0, y)
+        return (first - y) * self.gain * step_ratio(self.field, 1.0, y)
 
     def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> Attempt:
-        return Attempt(torch.lerp(y, first, self.method.weight(self._ratio(dt, y))))
+        ratio = self.gain * self.scale(dt, y)
+        return Attempt(torch.lerp(y, first, self.method.weight(ratio)))
 
     def path(self, y: Tensor, dt: Increment, first: Tensor, attempt: Attempt) -> Path:
-        return RelaxationPath(y, dt, self._ratio(dt, y), first, self.method.weight)
+        return RelaxationPath(y, dt, self.gain * self.scale(dt, y), first, self.method.weight)
 
-    def _ratio(self, dt: Increment, y: Tensor) -> Tensor:
-        """dt rate gain, of the shape and dtype of the state."""
-        return self.gain * step_ratio(self.field, dt, y)
+    def scale(self, dt: Increment, y: Tensor) -> Tensor:
+        """dt rate in the dtype of the state; kept while the step does not change."""
+        if isinstance(dt, Tensor):
+            return step_ratio(self.field, dt, y)
+        if self._scale is None or dt != self._dt:
+            self._dt, self._scale = dt, step_ratio(self.field, dt, y)
+        return self._scale
 
 
 EXPLICIT_EULER = Relaxation("euler", lambda z: z, torch.ones_like)

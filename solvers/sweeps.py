@@ -10,7 +10,7 @@ from torch import Tensor
 
 from solvers.fields import LeakPullback, LeakPullbackField, PullbackField, TargetPullback
 from solvers.increments import Increment
-from solvers.relaxation import BoundRelaxation, Relaxation
+from solvers.relaxation import BoundLeak, BoundRelaxation, Relaxation
 
 
 @dataclass
@@ -118,19 +118,24 @@ class LeakSweep:
 
     def __init__(self, method: Relaxation, field: LeakPullbackField) -> None:
         self.method = method
-        self.rate = cast(Tensor, field.rate)
+        self.bound = BoundLeak(method, field)
         self.pullback: LeakPullback = field.pullback(*field.inputs)
 
     def run(self, steps: Steps, grad: Tensor) -> Sweep:
         """``grad`` is that of the last state, and is overwritten."""
         rate_grad: Tensor | None = None
-        taken = zip(steps.states, steps.targets, steps.gains, steps.sizes, strict=True)
-        for y, target, gain, dt in reversed(list(taken)):
-            scale = self.rate * dt
+        gathered: Tensor | None = None  # sum of s gain over steps of one size
+        sizes = steps.sizes
+        for index in range(len(sizes) - 1, -1, -1):
+            y, target, dt = steps.states[index], steps.targets[index], sizes[index]
+            gain, scale = steps.gains[index], self.bound.scale(dt, y)
             weight = self.method.weight(scale * gain)
-            slope = (target - y).mul_(grad).mul_(self.method.weight_slope(weight))
-            of_rate = (slope * gain).mul_(dt)
-            rate_grad = of_rate if rate_grad is None else rate_grad.add_(of_rate)
+            slope = self.method.weight_slope(weight).mul_((target - y).mul_(grad))
+            gathered = slope * gain if gathered is None else gathered.addcmul_(slope, gain)
+            if isinstance(dt, Tensor) or index == 0 or sizes[index - 1] != dt:
+                gathered = gathered.mul_(dt)
+                rate_grad = gathered if rate_grad is None else rate_grad.add_(gathered)
+                gathered = None
             pulled = weight.mul_(grad)
             grad = grad.sub_(pulled)
             grad = self.pullback.pull(y, target, gain, pulled, slope.mul_(scale), grad)

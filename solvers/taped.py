@@ -62,8 +62,7 @@ def solve_chain_taped(
     if not any(tensor.requires_grad for tensor in (y0, *links.tensors)):
         return None
     integration = replace(integration, method=method)
-    collected = [] if solutions is None else solutions
-    return _Trajectory.apply(integration, fields, links, collected, y0, *links.tensors)
+    return _Trajectory.apply(integration, fields, links, solutions, y0, *links.tensors)
 
 
 def _is_taped(field: VectorField, y0: Tensor) -> bool:
@@ -162,7 +161,7 @@ class _Trajectory(torch.autograd.Function):
         integration: Integration,
         fields: Sequence[Known],
         links: _Links,
-        solutions: list[Solution],
+        solutions: list[Solution] | None,
         y0: Tensor,
         *tensors: Tensor,
     ) -> Tensor:
@@ -175,9 +174,12 @@ class _Trajectory(torch.autograd.Function):
             for each in fields:
                 tape = _Tape(cast(Relaxation, integration.method))
                 part = _part(each, rows, chunks)
-                solution = replace(integration, method=tape, field=part).run(y)
-                solutions.append(solution)
-                y = solution.y
+                problem = replace(integration, method=tape, field=part)
+                if solutions is None:
+                    y = problem.march(y).y
+                else:
+                    solutions.append(problem.run(y))
+                    y = solutions[-1].y
                 of_chunk.append(y)
                 saved += tape.steps.tensors()
                 ctx.sizes.append(tape.steps.shared_sizes())

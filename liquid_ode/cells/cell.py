@@ -82,7 +82,7 @@ class RecurrentCell(nn.Module, ABC):
             h0 = h0.reshape(-1, *state)
         ones = (1,) * self.feature_axes
         if isinstance(duration, Tensor):
-            if tuple(duration.shape) not in {(*batch, *ones), ()}:
+            if tuple(duration.shape) not in ((*batch, *ones), ()):
                 raise ValueError(
                     f"duration must be a number or have shape {(*batch, *ones)}, "
                     f"not {tuple(duration.shape)}"

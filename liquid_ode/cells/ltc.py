@@ -27,8 +27,9 @@ SMALLEST = 1e-8
 class LTCField(LeakPullbackField):
     """The dynamics of an LTC cell for one input: rate gain(v) (target(v) - v).
 
-    gain = base gain + Σ_i w_ji s_ji, target = (base drive + Σ_i w_ji E_ji s_ji) / gain, with
-    s_ji = σ(a_ji v_i + c_ji). The base is the leak's and the inputs' part, computed once.
+    gain = base gain + Σ_i (w_ji / 2) t_ji, target = (base drive + Σ_i (w_ji E_ji / 2) t_ji) / gain,
+    with t_ji = 2 s_ji - 1 of the opening s_ji. The base is the part of the leak, of the inputs,
+    and of the synapses between the neurons at s = 1/2, computed once.
 
     Args:
         synapses: between the neurons.
@@ -42,7 +43,7 @@ class LTCField(LeakPullbackField):
         self.base = base
 
     def leak(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        gain, drive = (self.synapses.sums(y) + self.base).unbind()
+        gain, drive = self.synapses.sums(y, self.base).unbind()
         return drive / gain, gain
 
     @property
@@ -58,12 +59,12 @@ class LTCField(LeakPullbackField):
         return *self.synapses.tensors, self.base
 
     def with_inputs(self, rate: Tensor, *inputs: Tensor) -> LTCField:
-        slope, shift, weights, base = inputs
-        return self._with(Synapses(slope, shift, weights, self.synapses.rooms), base, rate)
+        lines, weights, base = inputs
+        return self._with(Synapses(lines, weights, self.synapses.rooms), base, rate)
 
     def pullback(self, *inputs: Tensor) -> _LTCPullback:
-        slope, shift, weights, base = inputs
-        return _LTCPullback(Synapses(slope, shift, weights, self.synapses.rooms), base)
+        lines, weights, base = inputs
+        return _LTCPullback(Synapses(lines, weights, self.synapses.rooms), base)
 
     def _with(self, synapses: Synapses, base: Tensor, rate: Tensor) -> LTCField:
         """A copy, also of what a subclass added, with other tensors."""
@@ -89,11 +90,11 @@ class _LTCPullback:
         gain_grad: Tensor,
         base: Tensor,
     ) -> Tensor:
-        of_sums = self.synapses.rooms.take("of_sums", y, (2, *y.shape))
+        of_sums = self.synapses.rooms.take("of_sums", y, 2, *y.shape)
         torch.div(target_grad, gain, out=of_sums[1])
         torch.addcmul(gain_grad, of_sums[1], target, value=-1, out=of_sums[0])
         self.of_base.add_(of_sums)
-        return base.add_(self.synapses.backward(y, of_sums, self.of_synapses))
+        return self.synapses.backward(y, of_sums, self.of_synapses, base)
 
     def gradients(self) -> tuple[Tensor, ...]:
         return *self.of_synapses.tensors, self.of_base
@@ -178,17 +179,18 @@ class LTCCell(ODECell):
         rooms = Rooms()
         steps, batch = x.shape[:2]
         mapped = torch.addcmul(self.input_b, x, self.input_w).flatten(0, 1)  # (T B, I)
-        sensory = self._synapses("sensory_", self.input_mask, rooms).sums(mapped)
+        synapses = self._synapses("", self.recurrent_mask, rooms)
+        sensory = self._synapses("sensory_", self.input_mask, rooms)
         gleak = _positive(self.gleak)
         leak = torch.stack((gleak, gleak * self.vleak)).unsqueeze(1)  # (2, 1, H)
-        base = (sensory + leak).unflatten(1, (steps, batch)).unbind(1)  # T of (2, B, H)
+        sums = sensory.sums(mapped, leak + synapses.constant + sensory.constant)
+        base = sums.unflatten(1, (steps, batch)).unbind(1)  # T of (2, B, H)
         per_time = _positive(self.cm).reciprocal()
         rates: Sequence[Tensor]
         if durations is None:
             rates = [per_time.expand(batch, -1)] * steps
         else:
             rates = (durations.to(per_time.dtype) * per_time).unbind()
-        synapses = self._synapses("", self.recurrent_mask, rooms)
         return [LTCField(synapses, *of_one) for of_one in zip(base, rates, strict=True)]
 
     def time_constant(self, x: Tensor, h: Tensor) -> Tensor:
@@ -205,9 +207,7 @@ class LTCCell(ODECell):
 
     def _synapses(self, prefix: str, mask: Tensor | None, rooms: Rooms) -> Synapses:
         w, sigma, mu, erev = self._synapse_parameters(prefix)
-        conductance = masked(F.softplus(w), mask)
-        weights = torch.stack((conductance, conductance * erev), 1)  # (H, 2, I)
-        return Synapses(sigma, -sigma * mu, weights, rooms)
+        return Synapses.of(sigma, mu, masked(F.softplus(w), mask), erev, rooms)
 
 
 def _positive(x: Tensor) -> Tensor:
