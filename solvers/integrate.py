@@ -53,13 +53,9 @@ class Integration:
     compiled: bool = False
     observe: Callable[[StepTaken], None] | None = None
 
-    def march(self, y0: Tensor) -> Progress:
-        """Where the solve stands once no sample has steps to take."""
-        return self.gradient.run(self._advance, self._running, self._begin(y0))
-
     def run(self, y0: Tensor) -> Solution:
         """Solve, without throwing."""
-        progress = self.march(y0)
+        progress = self.march(self.method, self.field, y0)
         if progress.live and not progress.settled:
             return self._conclude_together(progress, y0)
         asked = dropping_held(self, progress, y0)
@@ -67,8 +63,12 @@ class Integration:
             return replace(self, droppable=False).run(y0)
         return self._conclude(progress, y0, asked)
 
-    def _begin(self, y0: Tensor) -> Progress:
-        bound = self.method.bind(self.field)
+    def march(self, method: Method, field: VectorField, y0: Tensor) -> Progress:
+        """Where a solve of ``field`` stands once no sample has steps to take."""
+        return self.gradient.run(self._advance, self._running, self._begin(method, field, y0))
+
+    def _begin(self, method: Method, field: VectorField, y0: Tensor) -> Progress:
+        bound = method.bind(field)
         start = self.rule.start(bound, self.span, y0, self.steps)
         progress = Progress(
             bound,
@@ -78,7 +78,7 @@ class Integration:
             evaluations=start.evaluations,
             live=y0.shape[0],
         )
-        if getattr(self.field, "autonomous", False):
+        if getattr(field, "autonomous", False):
             progress = progress._replace(time=time_of(self.span[0], 0.0, y0))
         if self.times is not None:
             progress = progress._replace(records=at_start(self.times, y0, start.control.remaining))

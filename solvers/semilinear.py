@@ -52,4 +52,6 @@ def evaluate_leak(field: VectorField, t: Tensor, y: Tensor) -> tuple[Tensor, Ten
 def step_ratio(field: VectorField, dt: Increment, y: Tensor) -> Tensor:
     """dt / tau in the dtype of the state; broadcasts against it."""
     ratio = cast(SemilinearField | QuasilinearField, field).rate * dt
+    if isinstance(ratio, Tensor) and ratio.dtype == y.dtype and ratio.device == y.device:
+        return ratio
     return torch.as_tensor(ratio, dtype=y.dtype, device=y.device)

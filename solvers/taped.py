@@ -174,11 +174,10 @@ class _Trajectory(torch.autograd.Function):
             for each in fields:
                 tape = _Tape(cast(Relaxation, integration.method))
                 part = _part(each, rows, chunks)
-                problem = replace(integration, method=tape, field=part)
                 if solutions is None:
-                    y = problem.march(y).y
+                    y = integration.march(tape, part, y).y
                 else:
-                    solutions.append(problem.run(y))
+                    solutions.append(replace(integration, method=tape, field=part).run(y))
                     y = solutions[-1].y
                 of_chunk.append(y)
                 saved += tape.steps.tensors()

@@ -222,6 +222,12 @@ class ODECell(RecurrentCell):
         return f"{self.input_size}, {self.hidden_size}, solver={self.solver}{wiring}"
 
 
+def of_each(x: Tensor) -> Sequence[Tensor]:
+    """The parts ``(B, ...)`` of values ``(T, B, ...)`` of T inputs."""
+    # The gradient of unbind is a copy, that of a view is none.
+    return x.unbind() if x.shape[0] > 1 else (x.squeeze(0),)
+
+
 def check_durations(durations: Tensor) -> None:
     """Raise ValueError where a duration is negative or not finite.
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from liquid_ode.cells.cell import ODECell, bounded_tau, check_tau
+from liquid_ode.cells.cell import ODECell, bounded_tau, check_tau, of_each
 from liquid_ode.cells.synapses import clear_unused, masked, register_masks
 from liquid_ode.cells.wiring import Wiring, check_count
 from solvers import Euler, SemilinearField, Solver
@@ -176,8 +176,8 @@ class ConvLiquidCell(ODECell):
         if durations is not None:
             rate = rate * durations.flatten(0, 1).to(rate.dtype)
         recurrent = masked(self.recurrent, self.recurrent_mask).to(drive.dtype)
-        of_each = (part.unflatten(0, (steps, batch)).unbind() for part in (drive, rate))
-        return [ConvLiquidField(recurrent, *of_one) for of_one in zip(*of_each, strict=True)]
+        parts = (of_each(part.unflatten(0, (steps, batch))) for part in (drive, rate))
+        return [ConvLiquidField(recurrent, *of_one) for of_one in zip(*parts, strict=True)]
 
     def extra_repr(self) -> str:
         sides = [self.inputs.kernel_size[0], self.recurrent.shape[-1]]

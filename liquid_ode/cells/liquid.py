@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from liquid_ode.cells.cell import ODECell, bounded_tau, check_tau
+from liquid_ode.cells.cell import ODECell, bounded_tau, check_tau, of_each
 from liquid_ode.cells.synapses import clear_unused, masked, register_masks
 from liquid_ode.cells.wiring import Wiring
 from solvers import Euler, PullbackField, Solver, TargetPullback
@@ -177,5 +177,5 @@ class LiquidCell(ODECell):
         recurrent = masked(self.recurrent, self.recurrent_mask).to(drive.dtype)
         return [
             LiquidField(recurrent, *of_one)
-            for of_one in zip(drive.unbind(), rate.unbind(), strict=True)
+            for of_one in zip(of_each(drive), of_each(rate), strict=True)
         ]
