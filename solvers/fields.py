@@ -93,11 +93,20 @@ class QuasilinearField(ABC):
     Args:
         rate: in units of 1/(time gain), at least 0, a number or a tensor that broadcasts against
             ``y``.
+
+    Raises:
+        ValueError: where a rate is negative or not finite.
     """
 
     autonomous = False
 
     def __init__(self, rate: Tensor | float) -> None:
+        values = torch.as_tensor(rate)
+        if not bool(((values >= 0) & torch.isfinite(values)).all()):
+            raise ValueError(
+                "rate must be finite and at least 0 everywhere; "
+                f"its smallest value is {values.min().item():g}"
+            )
         self.rate = rate
 
     @abstractmethod
@@ -120,7 +129,10 @@ class TargetPullback(Protocol):
         """
 
     def gradients(self) -> tuple[Tensor, ...]:
-        """The gradients of the inputs so far, in their order."""
+        """The gradients of the inputs so far, in their order.
+
+        They may be of a wider type than the inputs, and are the solver's to overwrite.
+        """
 
 
 class LeakPullback(Protocol):
@@ -141,7 +153,10 @@ class LeakPullback(Protocol):
         """
 
     def gradients(self) -> tuple[Tensor, ...]:
-        """The gradients of the inputs so far, in their order."""
+        """The gradients of the inputs so far, in their order.
+
+        They may be of a wider type than the inputs, and are the solver's to overwrite.
+        """
 
 
 Own = TypeVar("Own", bound="_KnowsDerivative")
@@ -154,7 +169,10 @@ class _KnowsDerivative:
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
-        """The tensors, besides state and rate, that the gradient flows to."""
+        """The tensors, besides state and rate, that the gradient flows to.
+
+        Those with a row for each sample have it on their first axis.
+        """
         raise NotImplementedError
 
     def with_inputs(self: Own, rate: Tensor, *inputs: Tensor) -> Own:

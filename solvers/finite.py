@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from solvers.solution import NON_FINITE, SUCCESS
 
@@ -11,6 +12,8 @@ from solvers.solution import NON_FINITE, SUCCESS
 def under_transform() -> bool:
     """Whether a compiler or a function transform (vmap, jvp, ...) is tracing the solve."""
     if torch.compiler.is_compiling():
+        return True
+    if getattr(forward_ad, "_current_level", -1) >= 0:  # dual numbers, which no Function carries
         return True
     stack = getattr(torch._C._functorch, "peek_interpreter_stack", None)
     return stack is None or stack() is not None

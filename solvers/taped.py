@@ -8,8 +8,10 @@ Several problems, each of which starts where the one before it ended, are one su
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -36,7 +38,7 @@ def solve_taped(integration: Integration, y0: Tensor) -> Solution | None:
     if ends is None:
         return None
     status = solutions[0].status[:1].expand(y0.shape[0])
-    return replace(solutions[0], y=ends.squeeze(0), status=status)
+    return replace(solutions[0], y=ends, status=status)
 
 
 def solve_chain_taped(
@@ -46,6 +48,8 @@ def solve_chain_taped(
     solutions: list[Solution] | None = None,
 ) -> Tensor | None:
     """The ends of a chain of problems ``(len(fields), *y0.shape)``, or None as above.
+
+    That of a single problem has the shape of y0.
 
     Args:
         integration: how to solve each problem; its field is not looked at.
@@ -92,15 +96,24 @@ class _Links:
         known: dict[int, int] = {}
         places = []
         for each in fields:
-            for tensor in (cast(Tensor, each.rate), *each.inputs):
+            own = (cast(Tensor, each.rate), *each.inputs)
+            for tensor in own:
                 if id(tensor) not in known:
                     known[id(tensor)] = len(tensors)
                     tensors.append(tensor)
-            own = (cast(Tensor, each.rate), *each.inputs)
             places.append(tuple(known[id(tensor)] for tensor in own))
         nothing = tensors[0].new_empty(0)
-        shapes = [each.with_inputs(nothing, *[nothing] * len(each.inputs)) for each in fields]
+        shapes = [
+            each.with_inputs(nothing, *[nothing] * (len(own) - 1))
+            for each, own in zip(fields, places, strict=True)
+        ]
         return _Links(tuple(shapes), tuple(places), tuple(tensors))
+
+    @cached_property
+    def once(self) -> frozenset[int]:
+        """The places of tensors that one field alone is made of."""
+        counts = Counter(place for own in self.places for place in own)
+        return frozenset(place for place, count in counts.items() if count == 1)
 
     def without_tensors(self) -> _Links:
         return replace(self, tensors=())
@@ -182,9 +195,10 @@ class _Trajectory(torch.autograd.Function):
                 of_chunk.append(y)
                 saved += tape.steps.tensors()
                 ctx.sizes.append(tape.steps.shared_sizes())
-            ends.append(torch.stack(of_chunk) if len(of_chunk) > 1 else y.unsqueeze(0))
+            # Not a view: the user could not edit one that was made in here.
+            ends.append(torch.stack(of_chunk) if len(of_chunk) > 1 else y)
         ctx.save_for_backward(y0, *tensors, *saved)
-        return ends[0] if len(ends) == 1 else torch.cat(ends, dim=1)
+        return ends[0] if len(ends) == 1 else torch.cat(ends, dim=int(len(fields) > 1))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -195,23 +209,31 @@ class _Trajectory(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph: a derivative of this one will be asked for
             found = _by_autograd(ctx.integration, fields, (y0, *tensors), grad)
             return None, None, None, None, *found
-        saved = list(kept[1 + count :])
-        sizes = list(ctx.sizes)
+        saved, sizes = list(kept[1 + count :]), list(ctx.sizes)
+        grads = grad if len(fields) > 1 else grad.unsqueeze(0)
         sweeps: list[list[Tensor | None]] = []
         for rows in reversed(ctx.chunks):  # the last chunk is still in the cache
             parts = [_part(each, rows, ctx.chunks) for each in fields]
             sums: list[Tensor | None] = [None] * count
             pulled: Tensor | None = None
             for end in range(len(parts) - 1, -1, -1):
-                own = grad[end, rows] if len(ctx.chunks) > 1 else grad[end]
+                own = grads[end, rows] if len(ctx.chunks) > 1 else grads[end]
                 pulled = own.clone() if pulled is None else pulled.add_(own)
                 steps = Steps.taken_from(saved, sizes.pop(), parts[end])
                 pulled, gradients = sweep_of(ctx.integration.method, parts[end]).run(steps, pulled)
                 for place, value in zip(ctx.links.places[end], gradients, strict=True):
-                    total = sums[place]
-                    sums[place] = value if total is None else total.add_(value)
+                    sums[place] = _added(sums[place], value, last=place in ctx.links.once)
             sweeps.insert(0, [pulled, *sums])
-        return None, None, None, None, *_joined(ctx.links, fields, ctx.chunks, sweeps)
+        joined = _joined(ctx.links, fields, ctx.chunks, sweeps)
+        cast_back = (x.to(like.dtype) for x, like in zip(joined, (y0, *tensors), strict=True))
+        return None, None, None, None, *cast_back
+
+
+def _added(total: Tensor | None, value: Tensor, *, last: bool) -> Tensor:
+    """The sum; in float32 at least, where many are to come."""
+    if total is not None:
+        return total.add_(value)
+    return value if last else value.to(torch.promote_types(value.dtype, torch.float32))
 
 
 def _by_autograd(
@@ -223,7 +245,8 @@ def _by_autograd(
         y = replace(integration, field=each).run(y).y
         ends.append(y)
     wanted = [tensor for tensor in tensors if tensor.requires_grad]
-    found = iter(torch.autograd.grad(torch.stack(ends), wanted, grad, create_graph=True))
+    y = torch.stack(ends) if len(ends) > 1 else y
+    found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
     return [next(found) if tensor.requires_grad else None for tensor in tensors]
 
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import solvers
 from liquid_ode import LTCCell, Wiring
 from liquid_ode.cells import conductance
-from solvers import Dopri5, ExponentialEuler, Heun, SemiImplicitEuler
+from solvers import Dopri5, ExponentialEuler, Heun, SemiImplicitEuler, chunks
 from tests.fields import is_taped
 
 B, T, INPUTS, H = 5, 3, 4, 6
@@ -202,3 +203,66 @@ def test_bad_input() -> None:
         LTCCell(INPUTS, H, solver="semi_implicit_euler")  # type: ignore[arg-type]
     with pytest.raises(solvers.SolverError, match="1 of 5 samples met a NaN"):
         cell(torch.full((B, INPUTS), torch.nan).masked_fill(torch.arange(B)[:, None] > 0, 0.0))
+
+
+def test_a_gain_never_cancels() -> None:
+    # Synapses that are all but shut, and hardly any leak: a difference of large sums would be
+    # zero or negative here.
+    torch.manual_seed(0)
+    cell = LTCCell(16, 256)
+    with torch.no_grad():
+        cell.gleak.fill_(-25.0)
+    x, h = torch.full((B, 16), -100.0), torch.full((B, 256), -100.0)
+    assert (cell.time_constant(x, h) > 0).all()
+    assert torch.isfinite(cell(x, h)).all()
+
+
+def test_large_batches_in_chunks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, found = double_cell(), []
+    x, v = normal(T, 8, INPUTS).requires_grad_(), normal(8, H).requires_grad_()
+    for elements in (2**16, 2 * H / torch.get_num_threads()):
+        monkeypatch.setattr(chunks, "_ELEMENTS_A_THREAD", elements)
+        states = cell.sequence(x, v)
+        assert is_taped(states)
+        tensors = [x, v, *cell.parameters()]
+        found.append([states, *torch.autograd.grad(states.sin().sum(), tensors)])
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-12)
+
+
+def test_buffers_cross_the_border_of_inference_mode() -> None:
+    cell, x = double_cell(), normal(B, INPUTS)
+    with torch.inference_mode():
+        expected = cell(x).clone()
+    with torch.no_grad():
+        torch.testing.assert_close(cell(x), expected, rtol=0, atol=0)
+
+
+def test_long_sequences_of_half_precision_add_their_gradients_in_float32() -> None:
+    torch.manual_seed(0)
+    cell = LTCCell(INPUTS, H)
+    x = torch.randn(300, 2, INPUTS).bfloat16()
+    with torch.no_grad():  # the same weights for both
+        for parameter in cell.parameters():
+            parameter.copy_(parameter.bfloat16())
+    cell.sequence(x.float()).sum().backward()
+    exact = {name: parameter.grad for name, parameter in cell.named_parameters()}
+    half = LTCCell(INPUTS, H).bfloat16()
+    half.load_state_dict(cell.state_dict())
+    half.sequence(x).float().sum().backward()
+    for name in ("w", "sigma"):
+        found, expected = half.get_parameter(name).grad, exact[name]
+        assert found is not None
+        assert expected is not None
+        assert (found.float() - expected).norm() < 0.1 * expected.norm()
+
+
+# What PyTorch itself does to decompose an operation.
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_forward_mode_derivatives() -> None:
+    cell, x, tangent = double_cell(), normal(B, INPUTS), normal(B, INPUTS)
+    with forward_ad.dual_level():
+        dual = cell(forward_ad.make_dual(x, tangent))
+        actual = forward_ad.unpack_dual(dual).tangent
+    expected = torch.autograd.functional.jvp(cell, x, tangent)[1]
+    torch.testing.assert_close(actual, expected)

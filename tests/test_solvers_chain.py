@@ -208,3 +208,48 @@ def test_bad_chains() -> None:
             Euler().solve_chain(fields_of(LiquidField, weight, bias, rate), y0)
     with pytest.raises(ValueError, match="t_span must run forwards"):
         Euler().solve_chain(fields_of(LiquidField, weight, bias, rate), y0, (1.0, 0.0))
+
+
+def test_states_may_be_edited_in_place() -> None:
+    weight, bias, rate, y0 = tensors()
+    fields = fields_of(LiquidField, weight, bias, rate)
+    for count in (1, T):
+        ends = Euler(steps=2, step_size=Uniform()).solve_chain(fields[:count], y0)
+        expected = torch.autograd.grad((2 * ends).sum(), weight, retain_graph=True)
+        ends.mul_(2)
+        torch.testing.assert_close(torch.autograd.grad(ends.sum(), weight), expected)
+
+
+def test_shared_gradients_of_long_chains_are_added_in_float32() -> None:
+    torch.manual_seed(0)
+    weight = (0.5 * torch.randn(H, H)).bfloat16().requires_grad_()
+    bias, rate = torch.randn(600, B, H).bfloat16(), torch.rand(600, B, H).bfloat16()
+    grads = []
+    for dtype in (torch.bfloat16, torch.float32):
+        fields = fields_of(LiquidField, weight.to(dtype), bias.to(dtype), rate.to(dtype))
+        ends = Euler(steps=2, step_size=Uniform()).solve_chain(
+            fields, torch.zeros(B, H, dtype=dtype)
+        )
+        grads.append(torch.autograd.grad(ends.float().sum(), weight)[0].float())
+    assert (grads[0] - grads[1]).norm() < 0.03 * grads[1].norm()
+
+
+def test_inputs_that_are_made_at_each_reading() -> None:
+    weight, bias, rate, y0 = tensors()
+
+    class Remade(Saturating):
+        @property
+        def inputs(self) -> tuple[Tensor, ...]:
+            return self.weight * 1, self.bias
+
+    fields = [Remade(r, weight, b) for b, r in zip(bias.unbind(), rate.unbind(), strict=True)]
+    ends = SemiImplicitEuler(steps=2).solve_chain(fields, y0)
+    plain = SemiImplicitEuler(steps=2).solve_chain(fields_of(Saturating, weight, bias, rate), y0)
+    actual, expected = (torch.autograd.grad(x.sin().sum(), weight) for x in (ends, plain))
+    torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("rate", [-1.0, float("nan"), torch.tensor([1.0, -0.5])])
+def test_bad_rates(rate: Tensor | float) -> None:
+    with pytest.raises(ValueError, match="rate must be finite and at least 0 everywhere"):
+        Cubic(rate)

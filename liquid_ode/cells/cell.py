@@ -89,6 +89,8 @@ class RecurrentCell(nn.Module, ABC):
                 )
             check_durations(duration)
             duration = duration.expand(*batch, *ones).reshape(1, -1, *ones)
+        elif not isinstance(duration, int | float):
+            raise ValueError(f"duration must be a number or a tensor, not {duration!r}")
         elif not (math.isfinite(duration) and duration >= 0):
             raise ValueError(f"duration must be finite and at least 0, not {duration}")
         states = self.flow(x.reshape(1, -1, *features), h0, duration)
@@ -125,6 +127,7 @@ class RecurrentCell(nn.Module, ABC):
             self._check_state(h0, (batch, *self.state_shape(features)))
         if durations is None:
             return self.flow(x, h0, 1.0)
+        check_tensor("durations", durations)
         if tuple(durations.shape) != (steps, batch):
             raise ValueError(
                 f"durations must have shape {(steps, batch)}, not {tuple(durations.shape)}"
@@ -134,6 +137,9 @@ class RecurrentCell(nn.Module, ABC):
 
     def _features(self, x: Tensor) -> tuple[int, ...]:
         """The shape of one sample's input."""
+        check_tensor("x", x)
+        if not x.is_floating_point():
+            raise ValueError(f"x must be floating point, not {x.dtype}: call x.float() first")
         features = tuple(x.shape[-self.feature_axes :])
         if x.ndim < self.feature_axes or features[0] != self.input_size:
             more = "".join(f", {name}" for name in "HWD"[: self.feature_axes - 1])
@@ -144,6 +150,7 @@ class RecurrentCell(nn.Module, ABC):
 
     @staticmethod
     def _check_state(h0: Tensor, expected: tuple[int, ...]) -> None:
+        check_tensor("h0", h0)
         if tuple(h0.shape) != expected:
             raise ValueError(f"h0 must have shape {expected}, not {tuple(h0.shape)}")
 
@@ -214,7 +221,7 @@ class ODECell(RecurrentCell):
         if isinstance(duration, Tensor):
             return self.solver.solve_chain(fields, state)
         if duration == 0:
-            return state.expand(x.shape[0], *state.shape)
+            return state.repeat(x.shape[0], *[1] * state.ndim)  # not h0 itself
         return self.solver.solve_chain(fields, state, (0.0, float(duration)))
 
     def extra_repr(self) -> str:
@@ -235,8 +242,20 @@ def check_durations(durations: Tensor) -> None:
     """
     if torch.compiler.is_compiling():
         return
-    if not bool(((durations >= 0) & torch.isfinite(durations)).all()):
-        raise ValueError("every duration must be finite and at least 0")
+    good = (durations >= 0) & torch.isfinite(durations)
+    if not bool(good.all()):
+        where = tuple((~good).nonzero()[0].tolist())
+        raise ValueError(
+            "every duration must be finite and at least 0; "
+            f"{int((~good).sum())} are not, the first is {durations[where].item():g} at {where}. Sort the times before taking differences, "
+            "and pack sequences in place of padding them with NaN"
+        )
+
+
+def check_tensor(name: str, value: object) -> None:
+    """Raise ValueError where an argument is no tensor."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} must be a tensor, not {type(value).__name__}")
 
 
 def check_tau(tau_init: float) -> None:

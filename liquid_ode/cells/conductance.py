@@ -1,18 +1,15 @@
 """Sums over synapses with sigmoid conductances: what every evaluation of an LTC cell computes.
 
-For neuron j with presynaptic signals v_i, the openings of its synapses s_ji = σ(σ_ji (v_i - μ_ji))
-are summed to a gain Σ_i w_ji s_ji and a drive Σ_i w_ji E_ji s_ji. With t = tanh(a v + c) and
-s = (1 + t) / 2, where a = σ/2 and c = -σ μ/2, what has to be evaluated is
-
-    Σ_i (w_ji / 2) t_ji    and    Σ_i (w_ji E_ji / 2) t_ji;
-
-the rest does not depend on v. The ``(I, J, B)`` values t are made and used some samples at a time,
-in room that stays in the processor's cache, and are computed again for the gradient: kept, those of
-one sequence would be hundreds of megabytes. Everything but the tanh is a batched product.
+For neuron j with presynaptic signals v_i, the openings of its synapses s_ji = σ(a_ji v_i + c_ji),
+with a = σ_ji and c = -σ_ji μ_ji, are summed to a gain Σ_i w_ji s_ji and a drive Σ_i w_ji E_ji s_ji.
+The ``(I, J, B)`` openings are made, on a CPU, some samples at a time, in buffers that stay in the
+processor's cache, and are computed again for the gradient: kept, those of one sequence would be
+hundreds of megabytes. Everything but the sigmoid is a batched product.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -22,24 +19,24 @@ from torch import Tensor
 
 from solvers.finite import under_transform
 
-# Values t at a time: two megabytes in float32.
+# Openings at a time: two megabytes in float32.
 _ELEMENTS = 2**19
 
+_workspace = threading.local()
 
-class Rooms:
-    """Memory that one evaluation leaves to the next, for each thread."""
 
-    def __init__(self) -> None:
-        # A dict, since torch.compile cannot follow the making of a threading.local.
-        self._rooms: dict[tuple[int, str], Tensor] = {}
-
-    def take(self, name: str, like: Tensor, *shape: int) -> Tensor:
-        """A tensor with what the last user of the name and shape left there, ones at first."""
-        key = threading.get_ident(), name
-        room = self._rooms.get(key)
-        if room is None or room.shape != shape or room.dtype != like.dtype:
-            room = self._rooms[key] = like.new_ones(shape)
-        return room
+def _buffer(name: str, like: Tensor, *shape: int) -> Tensor:
+    """An uninitialised tensor; on a CPU the one that was given last under that name, if it fits."""
+    if like.device.type != "cpu":
+        return like.new_empty(shape)
+    # A tensor made in inference mode may not be written to outside of it.
+    key = f"{name} {like.dtype} {torch.is_inference_mode_enabled()}"
+    count = math.prod(shape)
+    flat: Tensor | None = getattr(_workspace, key, None)
+    if flat is None or flat.numel() < count:
+        flat = like.new_empty(count)
+        setattr(_workspace, key, flat)
+    return flat[:count].view(shape)
 
 
 class Synapses:
@@ -47,45 +44,38 @@ class Synapses:
 
     Args:
         lines: a and c, ``(I, 2, J)``.
-        weights: w / 2 and w E / 2, ``(J, 2, I)``.
-        rooms: where to compute.
+        weights: w and w E, ``(J, 2, I)``.
     """
 
-    def __init__(self, lines: Tensor, weights: Tensor, rooms: Rooms) -> None:
-        self.lines, self.weights, self.rooms = lines, weights, rooms
+    def __init__(self, lines: Tensor, weights: Tensor) -> None:
+        self.lines, self.weights = lines, weights
 
     @classmethod
-    def of(cls, sigma: Tensor, mu: Tensor, w: Tensor, erev: Tensor, rooms: Rooms) -> Synapses:
+    def of(cls, sigma: Tensor, mu: Tensor, w: Tensor, erev: Tensor) -> Synapses:
         """Those with these parameters, each ``(J, I)``."""
-        slope, weight = 0.5 * sigma, 0.5 * w
-        lines = torch.stack((slope, -slope * mu)).permute(2, 0, 1).contiguous()
-        return cls(lines, torch.stack((weight, weight * erev), 1), rooms)
+        lines = torch.stack((sigma, -sigma * mu)).permute(2, 0, 1).contiguous()
+        return cls(lines, torch.stack((w, w * erev), 1))
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor]:
         return self.lines, self.weights
 
-    @property
-    def constant(self) -> Tensor:
-        """What does not depend on the signals: Σ w/2 and Σ w E/2, ``(2, 1, J)``."""
-        return self.weights.sum(-1).t().unsqueeze(1)
-
     def sums(self, v: Tensor, base: Tensor) -> Tensor:
-        """base + Σ (w/2) t and Σ (w E/2) t, ``(2, B, J)``, for the signals v ``(B, I)``."""
+        """base plus gain and drive, ``(2, B, J)``, for the signals v ``(B, I)``."""
         if under_transform():
             return base + by_autograd(v, *self.tensors)
         if torch.is_grad_enabled():
-            return base + _Sums.apply(v, *self.tensors, self.rooms)
+            return base + _Sums.apply(v, *self.tensors)
         return self.forward(v, base)
 
     def forward(self, v: Tensor, base: Tensor | None) -> Tensor:
         """The same without a graph."""
         total = v.new_empty(2, v.shape[0], self.weights.shape[0])
         for some, rows in self._blocks(v):
-            _, t = self._values(some)
+            _, s = self._openings(some)
             # out= also keeps autocast, which would round, away from the products.
-            sums = self.rooms.take("sums", v, *self.weights.shape[:2], t.shape[2])
-            torch.bmm(self.weights, t.transpose(0, 1), out=sums)  # (J, 2, I) @ (J, I, b)
+            sums = _buffer("sums", v, *self.weights.shape[:2], s.shape[2])
+            torch.bmm(self.weights, s.transpose(0, 1), out=sums)  # (J, 2, I) @ (J, I, b)
             if base is None:
                 total[:, rows] = sums.permute(1, 2, 0)
             else:
@@ -104,33 +94,34 @@ class Synapses:
         """
         sources, _, neurons = self.lines.shape
         for some, rows in self._blocks(v):
-            points, t = self._values(some)  # (I, 2, b), (I, J, b)
+            points, s = self._openings(some)  # (I, 2, b), (I, J, b)
             of_sums = grad[:, rows].permute(2, 0, 1).contiguous()  # (J, 2, b)
-            into.weights.baddbmm_(of_sums, t.permute(1, 2, 0))
-            inner = self.rooms.take("inner", v, neurons, sources, t.shape[2])
-            torch.bmm(self.weights.transpose(1, 2), of_sums, out=inner)  # dL/dt, (J, I, b)
-            of_t = t.transpose(0, 1)
-            torch.ops.aten.tanh_backward.grad_input(inner, of_t, grad_input=inner)
+            into.add_weights(of_sums, s.permute(1, 2, 0))
+            inner = _buffer("inner", v, neurons, sources, s.shape[2])
+            torch.bmm(self.weights.transpose(1, 2), of_sums, out=inner)  # dL/ds, (J, I, b)
+            of_s = s.transpose(0, 1)
+            torch.ops.aten.sigmoid_backward.grad_input(inner, of_s, grad_input=inner)
             of_lines = inner.transpose(0, 1)  # (I, J, b)
-            into.lines.baddbmm_(points, of_lines.transpose(1, 2))
-            of_points = self.rooms.take("of_points", v, sources, 1, t.shape[2])
+            into.add_lines(points, of_lines.transpose(1, 2))
+            of_points = _buffer("of_points", v, sources, 1, s.shape[2])
             torch.bmm(self.lines[:, :1], of_lines, out=of_points)
             base[rows].add_(of_points.squeeze(1).t())
         return base
 
-    def _values(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """v and ones, ``(I, 2, b)``, and t, ``(I, J, b)``."""
+    def _openings(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """v and ones, ``(I, 2, b)``, and s, ``(I, J, b)``."""
         count, sources = v.shape
-        points = self.rooms.take("points", v, sources, 2, count)  # of ones at first
+        points = _buffer("points", v, sources, 2, count)
         points[:, 0] = v.t()
-        t = self.rooms.take("t", v, sources, self.lines.shape[2], count)
-        torch.bmm(self.lines.transpose(1, 2), points, out=t)
-        return points, t.tanh_()
+        points[:, 1] = 1.0
+        s = _buffer("openings", v, sources, self.lines.shape[2], count)
+        torch.bmm(self.lines.transpose(1, 2), points, out=s)
+        return points, s.sigmoid_()
 
     def _blocks(self, v: Tensor) -> Iterator[tuple[Tensor, slice]]:
         """Some samples at a time, and where they are."""
         size = max(1, 2 * _ELEMENTS // self.lines.numel())
-        if v.shape[0] <= size:
+        if v.shape[0] <= size or v.device.type != "cpu":
             return iter(((v, slice(None)),))
         starts = range(0, v.shape[0], size)
         return (
@@ -139,33 +130,47 @@ class Synapses:
 
 
 class SynapseGradients:
-    """The gradients of the synapses' tensors, added up over evaluations."""
+    """The gradients of the synapses' tensors, added up over evaluations, in float32 at least."""
 
     def __init__(self, lines: Tensor, weights: Tensor) -> None:
-        self.lines = torch.zeros_like(lines)
-        self.weights = torch.zeros_like(weights)
+        dtype = torch.promote_types(lines.dtype, torch.float32)
+        self.lines = torch.zeros_like(lines, dtype=dtype)
+        self.weights = torch.zeros_like(weights, dtype=dtype)
+
+    def add_lines(self, left: Tensor, right: Tensor) -> None:
+        _add_product(self.lines, left, right)
+
+    def add_weights(self, left: Tensor, right: Tensor) -> None:
+        _add_product(self.weights, left, right)
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor]:
         return self.lines, self.weights
 
 
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add the batched product ``left @ right`` to ``total``, in its dtype."""
+    if left.dtype == total.dtype:
+        total.baddbmm_(left, right)
+    else:
+        total += torch.bmm(left, right)
+
+
 def by_autograd(v: Tensor, lines: Tensor, weights: Tensor) -> Tensor:
     """The sums of plain operations, for compilers, transforms and derivatives of derivatives."""
     slope, shift = lines.permute(1, 2, 0).unbind()  # (J, I)
-    t = torch.tanh(torch.addcmul(shift, v.unsqueeze(-2), slope))  # (B, J, I)
+    s = torch.sigmoid(torch.addcmul(shift, v.unsqueeze(-2), slope))  # (B, J, I)
     gain, drive = weights.unbind(1)
-    return torch.stack(((t * gain).sum(-1), (t * drive).sum(-1)))
+    return torch.stack(((s * gain).sum(-1), (s * drive).sum(-1)))
 
 
 class _Sums(torch.autograd.Function):
     """The sums of one evaluation, with the gradient written by hand."""
 
     @staticmethod
-    def forward(ctx: Any, v: Tensor, lines: Tensor, weights: Tensor, rooms: Rooms) -> Tensor:
+    def forward(ctx: Any, v: Tensor, lines: Tensor, weights: Tensor) -> Tensor:
         ctx.save_for_backward(v, lines, weights)
-        ctx.rooms = rooms
-        return Synapses(lines, weights, rooms).forward(v, None)
+        return Synapses(lines, weights).forward(v, None)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -174,9 +179,8 @@ class _Sums(torch.autograd.Function):
             wanted = [tensor for tensor in tensors if tensor.requires_grad]
             sums = by_autograd(*tensors)
             found = iter(torch.autograd.grad(sums, wanted, grad, create_graph=True))
-            return *(next(found) if x.requires_grad else None for x in tensors), None
+            return tuple(next(found) if x.requires_grad else None for x in tensors)
         v, lines, weights = tensors
         into = SynapseGradients(lines, weights)
-        synapses = Synapses(lines, weights, ctx.rooms)
-        pulled = synapses.backward(v, grad, into, torch.zeros_like(v))
-        return pulled, *into.tensors, None
+        pulled = Synapses(lines, weights).backward(v, grad, into, torch.zeros_like(v))
+        return pulled, into.lines.to(lines.dtype), into.weights.to(weights.dtype)

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from liquid_ode.cells.cell import ODECell
-from liquid_ode.cells.conductance import Rooms, SynapseGradients, Synapses
-from liquid_ode.cells.synapses import clear_unused, masked, register_masks
+from liquid_ode.cells.cell import ODECell, of_each
+from liquid_ode.cells.conductance import SynapseGradients, Synapses
+from liquid_ode.cells.masks import clear_unused, masked, register_masks
 from liquid_ode.cells.wiring import Wiring
 from solvers import LeakPullbackField, SemiImplicitEuler, Solver
 
@@ -27,32 +26,33 @@ SMALLEST = 1e-8
 class LTCField(LeakPullbackField):
     """The dynamics of an LTC cell for one input: rate gain(v) (target(v) - v).
 
-    gain = base gain + Σ_i (w_ji / 2) t_ji, target = (base drive + Σ_i (w_ji E_ji / 2) t_ji) / gain,
-    with t_ji = 2 s_ji - 1 of the opening s_ji. The base is the part of the leak, of the inputs,
-    and of the synapses between the neurons at s = 1/2, computed once.
+    gain = base gain + Σ_i w_ji s_ji, target = (base drive + Σ_i w_ji E_ji s_ji) / gain, with
+    s_ji = σ(a_ji v_i + c_ji). The base is the part of the leak and of the inputs, computed once.
 
     Args:
         synapses: between the neurons.
-        base: gain and drive that do not depend on the state, ``(2, B, hidden)``.
+        base: gain, positive, and drive that do not depend on the state, ``(B, 2, hidden)``.
         rate: 1/C, times the duration where every sample runs over (0, 1): ``(B, hidden)``.
     """
 
     def __init__(self, synapses: Synapses, base: Tensor, rate: Tensor) -> None:
-        super().__init__(rate)
+        # Not super().__init__: the cell's parameterisation keeps the rate positive, and looking
+        # again would cost a synchronisation on an accelerator.
+        self.rate: Tensor = rate
         self.synapses = synapses
         self.base = base
 
     def leak(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        gain, drive = self.synapses.sums(y, self.base).unbind()
+        gain, drive = self.synapses.sums(y, self.base.transpose(0, 1)).unbind()
         return drive / gain, gain
 
     @property
     def rest(self) -> Tensor:
-        return torch.zeros_like(self.base[0])
+        return torch.zeros_like(self.base[:, 0])
 
     def select(self, rows: Tensor | slice) -> LTCField:
         """The field of some of the samples."""
-        return self._with(self.synapses, self.base[:, rows], cast(Tensor, self.rate)[rows])
+        return self._with(self.synapses, self.base[rows], self.rate[rows])
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -60,11 +60,11 @@ class LTCField(LeakPullbackField):
 
     def with_inputs(self, rate: Tensor, *inputs: Tensor) -> LTCField:
         lines, weights, base = inputs
-        return self._with(Synapses(lines, weights, self.synapses.rooms), base, rate)
+        return self._with(Synapses(lines, weights), base, rate)
 
     def pullback(self, *inputs: Tensor) -> _LTCPullback:
         lines, weights, base = inputs
-        return _LTCPullback(Synapses(lines, weights, self.synapses.rooms), base)
+        return _LTCPullback(Synapses(lines, weights), base)
 
     def _with(self, synapses: Synapses, base: Tensor, rate: Tensor) -> LTCField:
         """A copy, also of what a subclass added, with other tensors."""
@@ -90,10 +90,10 @@ class _LTCPullback:
         gain_grad: Tensor,
         base: Tensor,
     ) -> Tensor:
-        of_sums = self.synapses.rooms.take("of_sums", y, 2, *y.shape)
-        torch.div(target_grad, gain, out=of_sums[1])
-        torch.addcmul(gain_grad, of_sums[1], target, value=-1, out=of_sums[0])
-        self.of_base.add_(of_sums)
+        of_drive = torch.div(target_grad, gain, out=target_grad)
+        of_gain = gain_grad.addcmul_(of_drive, target, value=-1)
+        of_sums = torch.stack((of_gain, of_drive))  # (2, B, H)
+        self.of_base.add_(of_sums.transpose(0, 1))
         return self.synapses.backward(y, of_sums, self.of_synapses, base)
 
     def gradients(self) -> tuple[Tensor, ...]:
@@ -111,7 +111,9 @@ class LTCCell(ODECell):
     The conductances gleak, w, sensory_w and the capacitance cm are positive by a softplus of the
     parameters of these names. Semi-implicit Euler, the default with the 6 steps of the
     reference, is the fused update of the paper; every other solver drives the same equation,
-    whose time constants cm / gain are small: explicit ones need steps below twice that.
+    whose time constants cm / gain are small. Explicit ones with equal steps diverge, without
+    notice, where a step is longer than twice that: at the start take 8 steps for each 16
+    synapses of a neuron and unit of time, or error control.
 
     Args:
         input_size: features of x.
@@ -123,8 +125,8 @@ class LTCCell(ODECell):
     Raises:
         ValueError: where a size is below 1, the wiring has another size, or the solver is none.
 
-    Reference: Hasani et al., Liquid time-constant networks, AAAI 2021, eqs. 1-3 and algorithm 1;
-    the synapses are those of Lechner et al., Neural circuit policies, 2020, eqs. 1-4.
+    Reference: Hasani et al., Liquid time-constant networks, AAAI 2021, algorithm 1; the synapses
+    are those of Lechner et al., Neural circuit policies, Nature Machine Intelligence 2020.
     """
 
     gleak: nn.Parameter
@@ -176,21 +178,20 @@ class LTCCell(ODECell):
                     clear_unused(parameter, mask)
 
     def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[LTCField]:
-        rooms = Rooms()
         steps, batch = x.shape[:2]
         mapped = torch.addcmul(self.input_b, x, self.input_w).flatten(0, 1)  # (T B, I)
-        synapses = self._synapses("", self.recurrent_mask, rooms)
-        sensory = self._synapses("sensory_", self.input_mask, rooms)
+        synapses = self._synapses("", self.recurrent_mask)
+        sensory = self._synapses("sensory_", self.input_mask)
         gleak = _positive(self.gleak)
         leak = torch.stack((gleak, gleak * self.vleak)).unsqueeze(1)  # (2, 1, H)
-        sums = sensory.sums(mapped, leak + synapses.constant + sensory.constant)
-        base = sums.unflatten(1, (steps, batch)).unbind(1)  # T of (2, B, H)
+        sums = sensory.sums(mapped, leak)
+        base = of_each(sums.unflatten(1, (steps, batch)).permute(1, 2, 0, 3))  # T of (B, 2, H)
         per_time = _positive(self.cm).reciprocal()
         rates: Sequence[Tensor]
         if durations is None:
             rates = [per_time.expand(batch, -1)] * steps
         else:
-            rates = (durations.to(per_time.dtype) * per_time).unbind()
+            rates = of_each(durations.to(per_time.dtype) * per_time)
         return [LTCField(synapses, *of_one) for of_one in zip(base, rates, strict=True)]
 
     def time_constant(self, x: Tensor, h: Tensor) -> Tensor:
@@ -205,9 +206,9 @@ class LTCCell(ODECell):
     def _synapse_parameters(self, prefix: str) -> tuple[Tensor, ...]:
         return tuple(getattr(self, prefix + name) for name in ("w", "sigma", "mu", "erev"))
 
-    def _synapses(self, prefix: str, mask: Tensor | None, rooms: Rooms) -> Synapses:
+    def _synapses(self, prefix: str, mask: Tensor | None) -> Synapses:
         w, sigma, mu, erev = self._synapse_parameters(prefix)
-        return Synapses.of(sigma, mu, masked(F.softplus(w), mask), erev, rooms)
+        return Synapses.of(sigma, mu, masked(F.softplus(w), mask), erev)
 
 
 def _positive(x: Tensor) -> Tensor:

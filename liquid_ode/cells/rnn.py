@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.checkpoint import checkpoint
 
-from liquid_ode.cells.cell import RecurrentCell, check_durations
+from liquid_ode.cells.cell import RecurrentCell, check_durations, check_tensor
 from liquid_ode.cells.liquid import LiquidCell
 from liquid_ode.cells.making import make_cell, wirings_of_layers
 from liquid_ode.cells.steps import Steps, steps_of
@@ -238,6 +238,7 @@ class LiquidRNN(nn.Module):
         count = len(self.cells)
         if h0 is None:
             return [None] * count
+        check_tensor("h0", h0)
         state = cast(RecurrentCell, self.cells[0]).state_shape(features)
         expected = (count, *steps.state_axes, *state)
         if tuple(h0.shape) != expected:
