@@ -20,7 +20,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,9 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
+from vision_model import Classifier, LiquidBlock, ResidualBlock, time_constants
 
 import solvers
-from liquid_ode import ConvLiquidCell
 from liquid_ode.data import ImageSet, load_cifar10, to_model_range
 from liquid_ode.evaluation import vision_plots as plots
 from liquid_ode.evaluation.machine import environment
@@ -43,58 +42,6 @@ from solvers.atomic import write_atomically
 
 MARGIN = 4  # pixels by which an image is shifted at most
 STEPS = 3
-
-
-class LiquidBlock(nn.Module):
-    """relu(x + norm(h)), h the state of a liquid cell under x."""
-
-    def __init__(self, channels: int, solver: solvers.Solver) -> None:
-        super().__init__()
-        self.cell = ConvLiquidCell(channels, channels, solver=solver)
-        self.norm = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.norm(self.cell(x)))
-
-
-class ResidualBlock(nn.Module):
-    """relu(x + norm(conv(relu(norm(conv(x)))))), as torchvision's BasicBlock."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.body(x))
-
-
-class Classifier(nn.Module):
-    """A stem, three blocks of growing width, and a linear map of the mean over all pixels."""
-
-    def __init__(self, block: Callable[[int], nn.Module], channels: int, classes: int) -> None:
-        super().__init__()
-        widths = (channels, 2 * channels, 4 * channels)
-        self.stem = nn.Sequential(*convolution(3, channels, 1), nn.MaxPool2d(2))
-        stages = [block(channels)]
-        for before, width in pairwise(widths):
-            stages += [convolution(before, width, 2), block(width)]
-        self.stages = nn.Sequential(*stages)
-        self.head = nn.Linear(widths[-1], classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, classes)`` of images ``(B, 3, 32, 32)`` in [-1, 1]."""
-        return self.head(self.stages(self.stem(x)).mean((2, 3)))
-
-
-def convolution(before: int, after: int, stride: int) -> nn.Sequential:
-    conv = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU())
 
 
 class Run(NamedTuple):
@@ -317,23 +264,6 @@ def read_runs(output: Path) -> Iterator[Run]:
             yield Run(**json.loads(path.read_text()))
         except (ValueError, TypeError):
             continue  # somebody else's
-
-
-@torch.inference_mode()
-def time_constants(model: nn.Module, images: Tensor) -> list[Tensor]:
-    """τ(x) in each liquid block under these images: ``(B, channels, height, width)``."""
-    found: list[Tensor] = []
-
-    def keep(cell: nn.Module, given: tuple[Tensor, ...]) -> None:
-        found.append(cell.time_constant(given[0]).cpu())
-
-    cells = [module for module in model.modules() if isinstance(module, ConvLiquidCell)]
-    hooks = [cell.register_forward_pre_hook(keep) for cell in cells]
-    model.eval()
-    model(images)
-    for hook in hooks:
-        hook.remove()
-    return found
 
 
 if __name__ == "__main__":

@@ -201,21 +201,38 @@ def test_other_activations(activation: Callable[[], nn.Module]) -> None:
     assert all(value.grad is not None and value.grad.any() for value in cell.parameters())
 
 
-def test_dropout_acts_on_every_backbone_layer_in_training_alone() -> None:
-    cell = double_cell(backbone_dropout=0.5, backbone_layers=2)
-    plain = double_cell(backbone_layers=2)
+def test_dropout_acts_after_every_backbone_layer_but_the_first() -> None:
+    cell = double_cell(backbone_dropout=0.5, backbone_layers=3)
+    plain = double_cell(backbone_layers=3)
     x, h, _ = sequence()
-    torch.testing.assert_close(cell.eval()(x[0], h), plain(x[0], h))
-    cell.train()
-    torch.manual_seed(3)
-    found = cell(x[0], h)
-    torch.manual_seed(3)
-    features = torch.cat([x[0], h], dim=1)
-    for layer, act in zip(cell.backbone[::2], cell.backbone[1::2], strict=True):
-        features = torch.dropout(act(layer(features)), 0.5, True)
-    f, g, a, b = (getattr(cell, name)(features) for name in cell.form.maps)
-    s = torch.sigmoid(a + b)
-    torch.testing.assert_close(found, torch.tanh(f) * (1 - s) + torch.tanh(g) * s)
+    expected = plain(x[0], h)
+    torch.testing.assert_close(cell.eval()(x[0], h), expected, rtol=1e-12, atol=1e-13)
+    linears = [layer for layer in cell.backbone if isinstance(layer, nn.Linear)]
+
+    def dropped() -> Tensor:
+        features = LeCunTanh()(linears[0](torch.cat([x[0], h], dim=1)))
+        for layer in linears[1:]:
+            features = torch.dropout(LeCunTanh()(layer(features)), 0.5, True)
+        f, g, a, b = (getattr(cell, name)(features) for name in cell.form.maps)
+        s = torch.sigmoid(a + b)
+        return torch.tanh(f) * (1 - s) + torch.tanh(g) * s
+
+    for monte_carlo in (False, True):  # training, and dropout alone in training
+        cell.train(not monte_carlo)
+        for module in cell.modules():
+            if isinstance(module, nn.Dropout):
+                module.train()
+        torch.manual_seed(3)
+        found = cell(x[0], h)
+        torch.manual_seed(3)
+        torch.testing.assert_close(found, dropped(), rtol=1e-12, atol=1e-13)
+        assert (found - expected).abs().max() > 0.01
+    for module in cell.train().modules():
+        if isinstance(module, nn.Dropout):
+            module.eval()
+    torch.testing.assert_close(cell(x[0], h), expected, rtol=1e-12, atol=1e-13)
+    with pytest.warns(UserWarning, match=r"backbone_layers=1 leaves it without effect"):
+        CfCCell(3, 4, backbone_dropout=0.5)
 
 
 def test_weights_start_uniform_in_xaviers_range() -> None:

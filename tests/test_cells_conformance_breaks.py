@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from liquid_ode.cells import LiquidCell, LiquidField, LTCCell, Wiring, testing
 from liquid_ode.cells.conv import ConvLiquidCell
-from liquid_ode.cells.synapses import masked
+from liquid_ode.cells.masks import masked
 from solvers import TargetPullback
 
 

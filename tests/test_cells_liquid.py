@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import solvers
-from liquid_ode import LiquidCell, Wiring
+from liquid_ode import ConvLiquidCell, LiquidCell, Wiring
 from solvers import Euler, ExponentialEuler, TorchDiffEq, Uniform
+
+Kind = type[LiquidCell] | type[ConvLiquidCell]
 
 
 def numpy_cell(cell: LiquidCell, x: np.ndarray, h: np.ndarray, dts: list[float]) -> np.ndarray:
@@ -200,6 +204,9 @@ def test_bad_sizes_and_solvers() -> None:
     for tau in (0.05, 6.0, math.nan):
         with pytest.raises(ValueError, match="tau_init must lie in"):
             LiquidCell(4, 4, tau_init=tau)
+    for width in (0, -1, 2.5):
+        with pytest.raises(ValueError, match="tau_hidden must be a whole number of at least 1"):
+            LiquidCell(4, 4, tau_hidden=width)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="wiring has 5 units, the cell has hidden_size=4"):
         LiquidCell(4, 4, wiring=Wiring.full(5))
 
@@ -228,3 +235,88 @@ def test_a_wired_cell_is_made_on_the_device_asked_for() -> None:
     assert cell.recurrent_mask is not None
     assert cell.recurrent_mask.device.type == "meta"
     assert cell.fields(torch.zeros(2, 1, 3, device="meta"))[1].drive.shape == (1, 4)
+
+
+def test_no_time_gives_a_state_of_its_own() -> None:
+    cell, h0 = double_cell(), torch.ones(5, 8, dtype=torch.float64)
+    for duration in (0.0, torch.zeros(5, 1)):
+        h1 = cell(torch.zeros(5, 6, dtype=torch.float64), h0, duration=duration)
+        torch.testing.assert_close(h1, h0, rtol=0, atol=0)
+        h1.detach().zero_()
+        assert bool((h0 == 1).all())
+
+
+def test_arguments_that_are_no_tensors() -> None:
+    cell, x = LiquidCell(6, 8), torch.zeros(3, 6)
+    with pytest.raises(ValueError, match="h0 must be a tensor, not tuple"):
+        cell(x, (torch.zeros(3, 8), torch.zeros(3, 8)))
+    with pytest.raises(ValueError, match="duration must be a number or a tensor, not"):
+        cell(x, duration=[0.1, 0.2, 0.3])
+    with pytest.raises(ValueError, match="durations must be a tensor, not list"):
+        cell.sequence(x[None], durations=[[1.0] * 3])
+    with pytest.raises(
+        ValueError, match=r"floating point, not torch.int64: call x.float\(\) first"
+    ):
+        cell(x.long())
+    with pytest.raises(ValueError, match=r"2 are not, the first is -1 at \(1, 0\)"):
+        cell(x, duration=torch.tensor([[1.0], [-1.0], [torch.nan]]))
+
+
+SPARSE = Wiring.random(4, sparsity=0.5, seed=1, input_size=3)
+KINDS = [LiquidCell, ConvLiquidCell]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reset_parameters_of_empty_memory_gives_a_new_cell(kind: Kind) -> None:
+    torch.manual_seed(3)
+    expected = kind(3, 4, wiring=SPARSE, tau_init=0.5)
+    drawn = torch.get_rng_state()
+    with torch.device("meta"):
+        cell = kind(3, 4, wiring=SPARSE, tau_init=0.5)
+    cell.to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in (*cell.parameters(), *cell.buffers()):
+            tensor.fill_(7)  # what the memory held
+    torch.manual_seed(3)
+    cell.reset_parameters()
+    assert torch.equal(torch.get_rng_state(), drawn)
+    for of in (nn.Module.named_parameters, nn.Module.named_buffers):
+        own, other = dict(of(cell)), dict(of(expected))
+        assert list(own) == list(other)
+        assert all(torch.equal(own[name], other[name]) for name in own)
+    assert (cell.tau_base == 0.5).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_another_wiring_do_not_load(kind: Kind) -> None:
+    saved = kind(3, 4, wiring=SPARSE).state_dict()
+    for dense in (kind(3, 4), kind(3, 4, wiring=Wiring.full(4))):
+        dense.load_state_dict(saved)  # what is not connected is zero
+    recurrent, inputs = SPARSE.recurrent, SPARSE.inputs
+    assert inputs is not None
+    others = {
+        "recurrent": Wiring.from_mask(recurrent.flip(0), inputs),
+        r"inputs\.weight": Wiring.from_mask(recurrent, inputs.flip(0)),
+    }
+    for name, wiring in others.items():
+        words = rf"saved by a cell of another wiring: \d+ entries of {name} are not zero"
+        for cell in (kind(3, 4, wiring=wiring), copy.deepcopy(kind(3, 4, wiring=wiring))):
+            with pytest.raises(ValueError, match=words):
+                nn.ModuleDict({"cell": cell}).load_state_dict(
+                    {f"cell.{key}": value for key, value in saved.items()}
+                )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_wired_cell_is_loaded_into_empty_memory(kind: Kind) -> None:
+    cell = kind(3, 4, wiring=SPARSE)
+    x = torch.randn(2, 3, *(5, 5)[: 2 * (kind is ConvLiquidCell)])
+    with torch.device("meta"):
+        loaded = kind(3, 4, wiring=SPARSE)
+    loaded.to_empty(device="cpu")
+    for mask in loaded.buffers():
+        mask.fill_(False)
+    loaded.load_state_dict(cell.state_dict())
+    assert torch.equal(loaded(x), cell(x))
+    copied = pickle.loads(pickle.dumps(loaded))
+    assert torch.equal(copied(x), cell(x))

@@ -266,3 +266,11 @@ def test_forward_mode_derivatives() -> None:
         actual = forward_ad.unpack_dual(dual).tangent
     expected = torch.autograd.functional.jvp(cell, x, tangent)[1]
     torch.testing.assert_close(actual, expected)
+
+
+def test_weights_of_another_wiring_do_not_load() -> None:
+    one, other = (
+        LTCCell(INPUTS, H, wiring=Wiring.random(H, sparsity=0.5, seed=seed)) for seed in (0, 1)
+    )
+    with pytest.raises(ValueError, match="saved by a cell of another wiring"):
+        other.load_state_dict(one.state_dict())

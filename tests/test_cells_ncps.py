@@ -112,9 +112,16 @@ def test_a_dropout_of_cfc_is_kept() -> None:
     rnn = check(ready(module).eval())
     cell = rnn.cells[0]
     assert isinstance(cell, CfCCell)
-    assert cell.dropout.p == 0.25
     assert not rnn.training
-    assert from_ncps(module.train()).training
+    ours = from_ncps(module.train())
+    assert isinstance(ours, LiquidRNN)
+    assert ours.training
+    x, _ = sequences()
+    torch.manual_seed(0)
+    expected, _ = module(x.float()[:, :1], torch.zeros(BATCH, UNITS))
+    torch.manual_seed(0)
+    torch.testing.assert_close(ours(x.float()[:, :1])[0], expected, rtol=1e-5, atol=1e-5)
+    assert (ours.eval()(x.float()[:, :1])[0] - expected).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -228,8 +235,9 @@ def test_a_sparsity_mask_of_a_single_cell() -> None:
 
 
 def test_a_state_dict_of_a_dense_cell_loads_as_it_is() -> None:
-    theirs = ncps_torch.CfCCell(INPUT, UNITS, backbone_layers=2)
-    ours = CfCCell(INPUT, UNITS, backbone_layers=2)
+    options = {"backbone_layers": 3, "backbone_dropout": 0.25}
+    theirs = ncps_torch.CfCCell(INPUT, UNITS, **options).eval()
+    ours = CfCCell(INPUT, UNITS, backbone_layers=3, backbone_dropout=0.25).eval()
     ours.load_state_dict(theirs.state_dict())
     x, h = torch.randn(BATCH, INPUT), torch.randn(BATCH, UNITS)
     torch.testing.assert_close(ours(x, h), theirs(x, h, 1.0)[0], rtol=1e-5, atol=1e-5)

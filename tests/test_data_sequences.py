@@ -169,13 +169,16 @@ def test_a_split_that_cannot_be(settings: dict[str, int], message: str) -> None:
     [
         ({"inputs": torch.zeros(3, 4)}, r"\(N, T, I\)"),
         ({"durations": torch.zeros(3, 5)}, r"durations must have shape \(3, 4\)"),
-        ({"durations": torch.full((3, 4), -1.0)}, "at least 0"),
-        ({"durations": torch.full((3, 4), torch.nan)}, "at least 0"),
+        (
+            {"durations": torch.tensor([[1.0, 0, 1, 1], [1, -2.5, 1, 1], [torch.inf, 1, 1, 1]])},
+            r"at least 0, but 2 of 12 are not, the first of them -2\.5 at \(1, 1\): give each",
+        ),
+        ({"durations": torch.full((3, 4), torch.nan)}, r"12 of 12 .* nan at \(0, 0\): "),
         ({"targets": torch.zeros(3, 5, 1)}, "targets must be"),
         ({"targets": torch.zeros(4, dtype=torch.int64)}, "targets must be"),
         ({"lengths": torch.ones(2, dtype=torch.int64)}, "lengths must have shape"),
-        ({"lengths": torch.tensor([1, 0, 4])}, "1..4"),
-        ({"lengths": torch.tensor([1, 5, 4])}, "1..4"),
+        ({"lengths": torch.tensor([1, 0, 4])}, r"1\.\.4, .* not between 0 and 4"),
+        ({"lengths": torch.tensor([1, 5, 4])}, r"1\.\.4, .* not between 1 and 5"),
     ],
 )
 def test_sequences_that_do_not_fit(changes: dict[str, Tensor], message: str) -> None:

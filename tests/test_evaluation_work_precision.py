@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,9 @@ import solvers
 from liquid_ode.evaluation import plots, tables, work_precision
 from liquid_ode.evaluation.work_precision import Row
 from solvers.suite import Problem
+from tests.runs import on_one_thread
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Solves this small are slowed down by more, the more so where other programs run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+one_thread = pytest.fixture(autouse=True, scope="module")(on_one_thread)
 
 
 def decay(field: solvers.VectorField | None = None) -> Problem:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import math
 import statistics
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -23,29 +21,20 @@ import solvers
 from liquid_ode.data.sequences import Sequences
 from liquid_ode.evaluation import sequence_plots as plots
 from liquid_ode.evaluation.equal_parameters import equal_sizes
-from tests.runs import EXAMPLES
+from tests.runs import check_refusal, load_script, on_one_thread
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small are slowed down by more, the more so where other programs run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+one_thread = pytest.fixture(autouse=True, scope="module")(on_one_thread)
 
 
 @pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    """The script, which imports its tasks from beside it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(EXAMPLES)
-        yield importlib.import_module("fit_sequence")
+def script() -> ModuleType:
+    return load_script("fit_sequence")
 
 
 @pytest.fixture(scope="module")
 def tasks(script: ModuleType) -> ModuleType:
-    return importlib.import_module("sequence_tasks")
+    """What the script imports from beside it."""
+    return sys.modules[script.Task.__module__]
 
 
 @pytest.fixture(scope="module")
@@ -303,11 +292,8 @@ def test_an_error_is_one_line_and_status_2(
     words = [str(tmp_path / "file") if word == "FILE" else word for word in arguments]
     if "-o" not in words:
         words += ["-o", str(tmp_path / "out")]
-    assert script.main([*TINY, "--task", "pendulum", *words]) == 2
-    err = capsys.readouterr().err
-    assert err.startswith("error: ")
-    assert message in err
-    assert err.count("\n") == 1
+    status = script.main([*TINY, "--task", "pendulum", *words])
+    check_refusal(status, capsys.readouterr().err, message)
 
 
 def test_missing_digits_are_told_before_anything_is_trained(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor
 import solvers
 from liquid_ode.data import ImageSet
 from liquid_ode.evaluation import vision_plots
-from tests.runs import load_script
+from tests.runs import check_refusal, load_script, on_one_thread
 
 CLASSES = ("red", "green", "blue")
 TINY = ["--channels", "4", "--batch-size", "16", "--device", "cpu"]
@@ -32,12 +31,7 @@ def colours(count: int, seed: int) -> ImageSet:
     return ImageSet(images.to(torch.uint8), labels, CLASSES)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+one_thread = pytest.fixture(autouse=True, scope="module")(on_one_thread)
 
 
 @pytest.fixture
@@ -219,11 +213,8 @@ def test_an_error_is_one_line_and_status_2(
 ) -> None:
     (tmp_path / "file").write_text("")
     words = [str(tmp_path / "file") if word == "FILE" else word for word in arguments]
-    assert run(script, tmp_path / "out", *words) == 2
-    err = capsys.readouterr().err
-    assert err.startswith("error: ")
-    assert message in err
-    assert err.count("\n") == 1
+    status = run(script, tmp_path / "out", *words)
+    check_refusal(status, capsys.readouterr().err, message)
 
 
 def test_a_loss_that_is_lost_stops_the_run(

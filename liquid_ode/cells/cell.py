@@ -247,8 +247,9 @@ def check_durations(durations: Tensor) -> None:
         where = tuple((~good).nonzero()[0].tolist())
         raise ValueError(
             "every duration must be finite and at least 0; "
-            f"{int((~good).sum())} are not, the first is {durations[where].item():g} at {where}. Sort the times before taking differences, "
-            "and pack sequences in place of padding them with NaN"
+            f"{int((~good).sum())} are not, the first is {durations[where].item():g} at {where}. "
+            "Sort the times before taking differences, and pack sequences in place of padding "
+            "them with NaN"
         )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from liquid_ode.cells.cell import RecurrentCell
 from liquid_ode.cells.cfc_chain import Chain
 from liquid_ode.cells.cfc_forms import CfCForm, GatedForm, LeCunTanh
-from liquid_ode.cells.synapses import clear_unused, masked, register_masks
+from liquid_ode.cells.masks import clear_unused, masked, register_masks, set_masks
 from liquid_ode.cells.wiring import Wiring, check_count
 
 
@@ -41,7 +42,8 @@ class CfCCell(RecurrentCell):
         form: :class:`GatedForm`, :class:`NoGateForm` or :class:`PureForm`.
         backbone_units: features of each backbone layer.
         backbone_layers: number of them; 1 if None, or 0 with a wiring.
-        backbone_dropout: probability of zeroing a feature of the backbone, in training.
+        backbone_dropout: probability of zeroing a feature after each backbone layer but the first,
+            as in ncps, in training (or wherever that ``nn.Dropout`` is told to be in training).
         activation: makes the activation of a backbone layer: a class such as ``nn.SiLU``. Tanh and
             LeCun's have a gradient written by hand; with others training takes half as long again.
         mask_time: whether the wiring also holds for t_a and t_b. ncps masks f and g alone.
@@ -87,20 +89,28 @@ class CfCCell(RecurrentCell):
             )
         if not 0 <= backbone_dropout < 1:
             raise ValueError(f"backbone_dropout must lie in [0, 1), not {backbone_dropout}")
+        if backbone_dropout > 0 and backbone_layers < 2:
+            warnings.warn(
+                f"backbone_dropout={backbone_dropout} acts after each backbone layer but the "
+                f"first, so backbone_layers={backbone_layers} leaves it without effect",
+                stacklevel=2,
+            )
         if not callable(activation) or isinstance(activation, nn.Module):
             raise ValueError(
                 f"activation must make modules, as the class nn.SiLU does, not be {activation!r}"
             )
         register_masks(self, wiring, input_size, hidden_size)
         self.wiring, self.form, self.mask_time = wiring, form, mask_time
-        self.dropout = nn.Dropout(backbone_dropout)
         layers: list[nn.Module] = []
         width = input_size + hidden_size
-        for _ in range(backbone_layers):
-            layers += [nn.Linear(width, backbone_units), activation()]
+        for index in range(backbone_layers):
+            act = activation()
+            if not isinstance(act, nn.Module):
+                raise ValueError(f"activation must make modules, not {act!r}")
+            layers += [nn.Linear(width, backbone_units), act]
+            if index > 0 and backbone_dropout > 0:
+                layers.append(nn.Dropout(backbone_dropout))
             width = backbone_units
-        if layers and not isinstance(layers[-1], nn.Module):
-            raise ValueError(f"activation must make modules, not {layers[-1]!r}")
         self.backbone = nn.Sequential(*layers)
         for name in form.maps:
             self.add_module(name, nn.Linear(width, hidden_size))
@@ -110,14 +120,20 @@ class CfCCell(RecurrentCell):
 
     def reset_parameters(self) -> None:
         """Draw the weights anew."""
+        set_masks(self, self.wiring)  # to_empty() leaves them undefined, as it does the weights
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 module.reset_parameters()
         for parameter in self.parameters():
             if parameter.ndim == 2:
                 nn.init.xavier_uniform_(parameter)
+        for _, weight, mask in self.wired_weights():
+            clear_unused(weight, mask)
+
+    def wired_weights(self) -> Iterator[tuple[str, Tensor, Tensor | None]]:
+        """Name, value and mask of the weights that the wiring is about."""
         for name in self.form.maps:
-            clear_unused(self._linear(name).weight, self._mask(name))
+            yield f"{name}.weight", self._linear(name).weight, self._mask(name)
 
     def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
         alike = None if isinstance(duration, Tensor) else float(duration)
@@ -125,11 +141,10 @@ class CfCCell(RecurrentCell):
         weights = {name: masked(self._linear(name).weight, self._mask(name)) for name in names}
         biases = {name: self._linear(name).bias for name in names}
         heads, offsets = (torch.cat([*self.form.fold(of, alike)]) for of in (weights, biases))
-        acts = list(self.backbone[1::2])
-        known = not (self.dropout.p and self.training) and all(type(act) in TANHS for act in acts)
-        chain = Chain(self.form, None if known else [self._dropped(act) for act in acts], alike)
-        maps = [_tensors(layer) for layer in self.backbone[::2]]
-        maps.append((heads, offsets))
+        linears, acts = _layers(self.backbone)
+        known = all(type(act) in TANHS for act in acts)
+        chain = Chain(self.form, None if known else acts, alike)
+        maps = [*((linear.weight, linear.bias) for linear in linears), (heads, offsets)]
         (weight, bias), *rest = _scaled(maps, acts) if known else maps
         inputs = F.linear(x, weight[:, : self.input_size], bias)  # (T, B, F)
         dtype = inputs.dtype
@@ -156,9 +171,6 @@ class CfCCell(RecurrentCell):
             of_inputs = self.recurrent_mask.new_ones(self.hidden_size, self.input_size)
         return torch.cat([of_inputs, self.recurrent_mask], dim=1)
 
-    def _dropped(self, act: nn.Module) -> Callable[[Tensor], Tensor]:
-        return lambda z: self.dropout(act(z))
-
     def extra_repr(self) -> str:
         wiring = "" if self.wiring is None else f", wiring={self.wiring}"
         return f"{self.input_size}, {self.hidden_size}, form={self.form}{wiring}"
@@ -183,9 +195,18 @@ def _scaled(
     return scaled
 
 
-def _tensors(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    layer = cast(nn.Linear, layer)
-    return layer.weight, layer.bias
+def _layers(backbone: nn.Sequential) -> tuple[list[nn.Linear], list[nn.Module]]:
+    """The linear maps, and the activation after each, with a dropout where one is at work."""
+    linears: list[nn.Linear] = []
+    acts: list[nn.Module] = []
+    for module in backbone:
+        if isinstance(module, nn.Linear):
+            linears.append(module)
+        elif not isinstance(module, nn.Dropout):
+            acts.append(module)
+        elif module.p and module.training:  # its own mode: a user may sample it in evaluation
+            acts[-1] = nn.Sequential(acts[-1], module)
+    return linears, acts
 
 
 def _times(tensor: Tensor, factor: float) -> Tensor:

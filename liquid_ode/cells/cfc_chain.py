@@ -57,9 +57,9 @@ class Chain:
             ``(T, B, H)``.
         """
         known = isinstance(self.form, BlendingForm) and self.activations is None
+        given = [inputs, durations, start, first, *rest]
         if not known or under_transform():
             return self.by_autograd(inputs, durations, start, first, rest, vectors)
-        given = [inputs, durations, start, first, *rest]
         if not torch.is_grad_enabled() or not any(_wanted(given)):
             return _forward(self, inputs, durations, start, first, rest, kept=False)[0]
         if durations is not None and durations.requires_grad:
@@ -76,14 +76,21 @@ class Chain:
         vectors: Sequence[Tensor] = (),
     ) -> Tensor:
         """The same, recorded by autograd, and for any form and activation."""
-        maps = _pairs(rest)
-        acts = [torch.tanh] * len(maps) if self.activations is None else self.activations
+        used = [first, *rest, *vectors]
+        regrouped = torch.is_grad_enabled() and inputs.dtype.itemsize < 4
+        if regrouped:  # else a sum over many steps of gradients would be rounded at every step
+            precise = [tensor.float() for tensor in used]
         h, hidden, states = start, start.shape[1], []
-        for x, duration in zip(inputs.unbind(), self.of_steps(inputs, durations), strict=True):
-            z = torch.addmm(x, h, first.t())
+        times = self.of_steps(inputs, durations)
+        for step, (x, duration) in enumerate(zip(inputs.unbind(), times, strict=True)):
+            if regrouped and step % GROUP == 0:
+                used = [tensor.to(inputs.dtype) for tensor in precise]
+            z = torch.addmm(x, h, used[0].t())
+            maps = _pairs(used[1 : 1 + len(rest)])
+            acts = [torch.tanh] * len(maps) if self.activations is None else self.activations
             for act, (weight, bias) in zip(acts, maps, strict=True):
                 z = torch.addmm(bias, act(z), weight.t())
-            h = self.form.state(z, duration, vectors, hidden)
+            h = self.form.state(z, duration, used[1 + len(rest) :], hidden)
             states.append(h)
         return torch.stack(states)
 
@@ -92,6 +99,16 @@ class Chain:
         if durations is None:
             return [cast(float, self.duration)] * inputs.shape[0]
         return durations.unbind()
+
+
+GROUP = 8
+"""Steps whose gradients are added up in half precision, before float32 takes their sum."""
+
+
+def _batched(grad: Tensor) -> bool:
+    """Whether it stands for many gradients, as with ``is_grads_batched``."""
+    found = getattr(torch._C._functorch, "is_legacy_batchedtensor", None)
+    return found is not None and found(grad)
 
 
 def _pairs(rest: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -131,7 +148,9 @@ class _Heads:
 def _room(like: Tensor, width: int, *, kept: bool) -> Tensor:
     """``(T, B, width)`` to write to, in one step's memory unless the steps are to be kept."""
     steps, batch = like.shape[:2]
-    return like.new_empty(steps if kept else 1, batch, width).expand(steps, batch, width)
+    if kept:  # no view: autograd lets nobody change one that a Function has made
+        return like.new_empty(steps, batch, width)
+    return like.new_empty(1, batch, width).expand(steps, batch, width)
 
 
 def _forward(
@@ -181,31 +200,52 @@ class _Steps(torch.autograd.Function):
         first: Tensor,
         *rest: Tensor,
     ) -> Tensor:
-        kept = _forward(chain, inputs, durations, start, first, rest, kept=True)
+        states, *values = _forward(chain, inputs, durations, start, first, rest, kept=True)
         ctx.chain, ctx.maps = chain, len(rest)
-        ctx.save_for_backward(inputs, durations, start, first, *rest, *kept)
-        return kept[0]
+        # Not the states, which are the caller's to change.
+        ctx.save_for_backward(inputs, durations, start, first, *rest, *values)
+        return states
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # may be asked for once only, where a checkpoint makes them again
-        inputs, durations, start, first, *rest = saved[: 4 + ctx.maps]
-        if torch.is_grad_enabled():  # create_graph: a derivative of this one will be asked for
-            states = ctx.chain.by_autograd(inputs, durations, start, first, rest)
-            given = [inputs, durations, start, first, *rest]
-            leaves = [x for x, wanted in zip(given, _wanted(given), strict=True) if wanted]
-            found = iter(torch.autograd.grad(states, leaves, grad, create_graph=True))
-            return None, *(next(found) if wanted else None for wanted in _wanted(given))
-        states, *values = saved[4 + ctx.maps :]
-        of_values = [
-            _room(inputs, value.shape[2], kept=index == 0) for index, value in enumerate(values)
-        ]
-        sums = _Sums(rest, inputs.shape[1])
-        of_start = _backward(ctx.chain, durations, first, rest, grad, values, of_values, sums)
-        of_first = of_values[0][0].t() @ start
-        later = of_values[0][1:].flatten(0, 1).t()
-        of_first.addmm_(later, states[:-1].flatten(0, 1))
-        return None, of_values[0], None, of_start, of_first, *sums.gradients()
+        given, values = saved[: 4 + ctx.maps], saved[4 + ctx.maps :]
+        # The dtypes are those of the forward pass, whatever is cast where the gradient is asked.
+        with torch.autocast(grad.device.type, enabled=False):
+            # With create_graph a derivative of this one will be asked for.
+            if torch.is_grad_enabled() or under_transform() or _batched(grad):
+                return None, *_recorded(ctx.chain, given, grad)
+            return None, *_gradients(ctx.chain, given, values, grad)
+
+
+def _recorded(chain: Chain, given: Sequence[Any], grad: Tensor) -> Sequence[Tensor | None]:
+    """The gradients of the tensors given, by operations that autograd and transforms know."""
+    inputs, durations, start, first, *rest = given
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        states = chain.by_autograd(inputs, durations, start, first, rest)
+    wanted = _wanted(given)
+    leaves = [x for x, one in zip(given, wanted, strict=True) if one]
+    found = iter(torch.autograd.grad(states, leaves, grad, create_graph=again))
+    return [next(found) if one else None for one in wanted]
+
+
+def _gradients(
+    chain: Chain, given: Sequence[Any], values: Sequence[Tensor], grad: Tensor
+) -> Sequence[Tensor | None]:
+    """The gradients of the tensors given, by hand."""
+    inputs, durations, start, first, *rest = given
+    of_values = [
+        _room(inputs, value.shape[2], kept=index == 0) for index, value in enumerate(values)
+    ]
+    sums = _Sums(rest, inputs.shape[1])
+    of_start = _backward(chain, durations, first, rest, grad, values, of_values, sums)
+    of_first = of_values[0][0].t() @ start
+    if len(inputs) > 1:
+        f, g, s = values[-1][:-1].split(start.shape[1], dim=2)[:3]
+        states = cast(BlendingForm, chain.form).blend(f, g, s)
+        of_first.addmm_(of_values[0][1:].flatten(0, 1).t(), states.flatten(0, 1))
+    return of_values[0], None, of_start, of_first, *sums.gradients()
 
 
 def _backward(

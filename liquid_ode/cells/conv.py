@@ -6,21 +6,21 @@ tau(x) = clamp(tau_base (1/2 + sigmoid(MLP(x))), 0.1, 5), the MLP at every pixel
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from liquid_ode.cells.cell import ODECell, bounded_tau, check_tau, of_each
-from liquid_ode.cells.synapses import clear_unused, masked, register_masks
+from liquid_ode.cells.cell import bounded_tau, of_each
+from liquid_ode.cells.liquid_dynamics import LiquidDynamics, LiquidParameters, undrawn
+from liquid_ode.cells.masks import masked
 from liquid_ode.cells.wiring import Wiring, check_count
-from solvers import Euler, SemilinearField, Solver
+from solvers import Euler, Solver
 
 
-class ConvLiquidField(SemilinearField):
+class ConvLiquidField(LiquidDynamics):
     """The dynamics of a convolutional liquid cell for one input: a field for any solver.
 
     dh/dt = (tanh(W_rec * h + drive) - h) rate, with drive = W_in * x + b and rate = 1 / tau(x)
@@ -37,42 +37,23 @@ class ConvLiquidField(SemilinearField):
 
     # A derivative of its own (solvers.PullbackField) was tried, and is no faster than autograd's:
     # the convolutions take the time, and they are the same in both.
-    autonomous = True
+    axes: ClassVar[tuple[str, ...]] = ("B", "hidden", "H", "W")
 
     def __init__(self, recurrent: Tensor, drive: Tensor, rate: Tensor) -> None:
-        if rate.shape != drive.shape or drive.ndim != 4:
-            raise ValueError(
-                "drive and rate must have the same shape (B, hidden, H, W), not "
-                f"{tuple(drive.shape)} and {tuple(rate.shape)}"
-            )
         if recurrent.ndim != 4 or recurrent.shape[2:] != (recurrent.shape[-1] | 1,) * 2:
             raise ValueError(
                 "recurrent must have shape (hidden, hidden, k, k) with k odd, not "
                 f"{tuple(recurrent.shape)}"
             )
-        # Not super().__init__: the cell's parameterisation keeps tau in its range, and looking
-        # again would cost a synchronisation on an accelerator.
-        self.recurrent = recurrent.to(drive.dtype)
-        self.drive = drive
-        self._rate: Tensor = rate
+        super().__init__(recurrent, drive, rate)
 
     def target(self, t: Tensor, y: Tensor) -> Tensor:
         """tanh(W_rec * h + drive), ``(B, hidden, H, W)``."""
         around = self.recurrent.shape[-1] // 2
         return torch.tanh(F.conv2d(y, self.recurrent, padding=around) + self.drive)
 
-    def select(self, rows: Tensor | slice) -> ConvLiquidField:
-        """The field of some of the samples."""
-        other = copy.copy(self)  # with what a subclass added
-        other.drive, other._rate = self.drive[rows], self._rate[rows]
-        return other
 
-    @property
-    def rest(self) -> Tensor:
-        return torch.zeros_like(self.drive)
-
-
-class ConvLiquidCell(ODECell):
+class ConvLiquidCell(LiquidParameters):
     """A liquid cell of feature maps, whose dynamics are integrated by an injected solver.
 
     τ(x) dh/dt = -h + tanh(W_rec * h + W_in * x + b), where * is a convolution that keeps the size
@@ -112,8 +93,7 @@ class ConvLiquidCell(ODECell):
 
     feature_axes: ClassVar[int] = 3
 
-    recurrent_mask: Tensor | None
-    input_mask: Tensor | None
+    inputs: nn.Conv2d
 
     def __init__(
         self,
@@ -127,33 +107,21 @@ class ConvLiquidCell(ODECell):
         tau_init: float = 1.0,
         tau_hidden: int | None = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, solver, wiring)
-        check_tau(tau_init)
-        register_masks(self, wiring, input_size, hidden_size)
         side = _check_kernel("kernel_size", kernel_size)
         if recurrent_kernel_size is None:
             recurrent_kernel_size = side
         own = _check_kernel("recurrent_kernel_size", recurrent_kernel_size)
-        self.inputs = nn.Conv2d(input_size, hidden_size, side, padding=side // 2)
-        self.recurrent = nn.Parameter(torch.empty(hidden_size, hidden_size, own, own))
-        self.tau_base = nn.Parameter(torch.full((hidden_size,), float(tau_init)))
-        width = max(8, hidden_size // 4)
-        if tau_hidden is not None:
-            width = check_count("tau_hidden", tau_hidden)
-        self.tau_mlp = nn.Sequential(
-            nn.Conv2d(input_size, width, 1), nn.SiLU(), nn.Conv2d(width, hidden_size, 1)
+        super().__init__(
+            input_size,
+            hidden_size,
+            solver,
+            wiring,
+            tau_init,
+            tau_hidden,
+            inputs=undrawn(nn.Conv2d, kernel_size=side, padding=side // 2),
+            pixelwise=undrawn(nn.Conv2d, kernel_size=1),
+            kernel=(own, own),
         )
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the weights anew."""
-        nn.init.zeros_(self.recurrent)
-        centre = self.recurrent.shape[-1] // 2
-        nn.init.orthogonal_(self.recurrent.detach()[..., centre, centre], gain=0.8)
-        nn.init.xavier_uniform_(self.inputs.weight)
-        nn.init.zeros_(cast(Tensor, self.inputs.bias))
-        clear_unused(self.recurrent, self.recurrent_mask)
-        clear_unused(self.inputs.weight, self.input_mask)
 
     def state_shape(self, features: Sequence[int]) -> tuple[int, ...]:
         return self.hidden_size, *features[1:]
@@ -171,10 +139,8 @@ class ConvLiquidCell(ODECell):
         maps = x.squeeze(0) if steps == 1 else torch.cat(x.unbind())
         weight = masked(self.inputs.weight, self.input_mask)
         drive = F.conv2d(maps, weight, self.inputs.bias, padding=weight.shape[-1] // 2)
-        # CUDA's autocast takes reciprocals in float32; the field is in the dtype of its drive.
-        rate = self.time_constant(maps).reciprocal().to(drive.dtype)
-        if durations is not None:
-            rate = rate * durations.flatten(0, 1).to(rate.dtype)
+        times = None if durations is None else durations.flatten(0, 1)
+        rate = self._rates(maps, drive.dtype, times)
         recurrent = masked(self.recurrent, self.recurrent_mask).to(drive.dtype)
         parts = (of_each(part.unflatten(0, (steps, batch))) for part in (drive, rate))
         return [ConvLiquidField(recurrent, *of_one) for of_one in zip(*parts, strict=True)]

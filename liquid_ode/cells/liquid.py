@@ -6,7 +6,6 @@ tau(x) = clamp(tau_base (1/2 + sigmoid(MLP(x))), 0.1, 5)
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import cast
 
@@ -14,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from liquid_ode.cells.cell import ODECell, bounded_tau, check_tau, of_each
-from liquid_ode.cells.synapses import clear_unused, masked, register_masks
+from liquid_ode.cells.cell import bounded_tau, of_each
+from liquid_ode.cells.liquid_dynamics import LiquidDynamics, LiquidParameters, undrawn
+from liquid_ode.cells.masks import masked
 from liquid_ode.cells.wiring import Wiring
 from solvers import Euler, PullbackField, Solver, TargetPullback
 
 
-class LiquidField(PullbackField):
+class LiquidField(LiquidDynamics, PullbackField):
     """The dynamics of a liquid cell for one input: a field for any solver.
 
     dh/dt = (tanh(W_rec h + drive) - h) rate, with drive = W_in x + b and rate = 1 / tau(x)
@@ -30,31 +30,14 @@ class LiquidField(PullbackField):
         recurrent: W_rec, ``(hidden, hidden)``.
         drive: ``(B, hidden)``.
         rate: ``(B, hidden)``, in units of 1/time.
-    """
 
-    def __init__(self, recurrent: Tensor, drive: Tensor, rate: Tensor) -> None:
-        if rate.shape != drive.shape or drive.ndim != 2:
-            raise ValueError(
-                "drive and rate must have the same shape (B, hidden), not "
-                f"{tuple(drive.shape)} and {tuple(rate.shape)}"
-            )
-        # Not super().__init__: the cell's parameterisation keeps tau in its range, and looking
-        # again would cost a synchronisation on an accelerator.
-        self.recurrent = recurrent.to(drive.dtype)
-        self.drive = drive
-        self._rate: Tensor = rate
+    Raises:
+        ValueError: where the last two differ in shape.
+    """
 
     def target(self, t: Tensor, y: Tensor) -> Tensor:
         """tanh(W_rec h + drive), ``(B, hidden)``."""
         return _tanh(torch.addmm(self.drive, y, self.recurrent.t()))
-
-    def select(self, rows: Tensor | slice) -> LiquidField:
-        """The field of some of the samples."""
-        return self._with(self.recurrent, self.drive[rows], self._rate[rows])
-
-    @property
-    def rest(self) -> Tensor:
-        return torch.zeros_like(self.drive)
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -63,12 +46,6 @@ class LiquidField(PullbackField):
     def with_inputs(self, rate: Tensor, *inputs: Tensor) -> LiquidField:
         recurrent, drive = inputs
         return self._with(recurrent, drive, rate)
-
-    def _with(self, recurrent: Tensor, drive: Tensor, rate: Tensor) -> LiquidField:
-        """A copy, also of what a subclass added, with other tensors."""
-        other = copy.copy(self)
-        other.recurrent, other.drive, other._rate = recurrent, drive, rate
-        return other
 
     def pullback(self, *inputs: Tensor) -> TargetPullback:
         return _LiquidPullback(inputs[0])
@@ -95,7 +72,7 @@ class _LiquidPullback:
         return pulled
 
     def gradients(self) -> tuple[Tensor, ...]:
-        return self.recurrent_grad.to(self.recurrent.dtype), cast(Tensor, self.drive_grad)
+        return self.recurrent_grad, cast(Tensor, self.drive_grad)
 
 
 def _tanh(x: Tensor) -> Tensor:
@@ -105,7 +82,7 @@ def _tanh(x: Tensor) -> Tensor:
     return x.tanh_()
 
 
-class LiquidCell(ODECell):
+class LiquidCell(LiquidParameters):
     """A liquid cell whose dynamics are integrated by an injected solver.
 
     τ(x) dh/dt = -h + tanh(W_rec h + W_in x + b), with
@@ -129,8 +106,7 @@ class LiquidCell(ODECell):
     network.
     """
 
-    recurrent_mask: Tensor | None
-    input_mask: Tensor | None
+    inputs: nn.Linear
 
     def __init__(
         self,
@@ -142,25 +118,16 @@ class LiquidCell(ODECell):
         tau_init: float = 1.0,
         tau_hidden: int | None = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, solver, wiring)
-        check_tau(tau_init)
-        register_masks(self, wiring, input_size, hidden_size)
-        self.inputs = nn.Linear(input_size, hidden_size)
-        self.recurrent = nn.Parameter(torch.empty(hidden_size, hidden_size))
-        self.tau_base = nn.Parameter(torch.full((hidden_size,), float(tau_init)))
-        width = tau_hidden or max(8, hidden_size // 4)
-        self.tau_mlp = nn.Sequential(
-            nn.Linear(input_size, width), nn.SiLU(), nn.Linear(width, hidden_size)
+        super().__init__(
+            input_size,
+            hidden_size,
+            solver,
+            wiring,
+            tau_init,
+            tau_hidden,
+            inputs=undrawn(nn.Linear),
+            pixelwise=undrawn(nn.Linear),
         )
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the weights anew."""
-        nn.init.orthogonal_(self.recurrent, gain=0.8)
-        nn.init.xavier_uniform_(self.inputs.weight)
-        nn.init.zeros_(self.inputs.bias)
-        clear_unused(self.recurrent, self.recurrent_mask)
-        clear_unused(self.inputs.weight, self.input_mask)
 
     def time_constant(self, x: Tensor) -> Tensor:
         """τ(x) within [0.1, 5.0], in the unit of ``duration``: ``(*batch, hidden_size)``."""
@@ -170,10 +137,7 @@ class LiquidCell(ODECell):
     def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[LiquidField]:
         weight = masked(self.inputs.weight, self.input_mask)
         drive = F.linear(x, weight, self.inputs.bias)  # (T, B, H)
-        # CUDA's autocast takes reciprocals in float32; the field is in the dtype of its drive.
-        rate = self.time_constant(x).reciprocal().to(drive.dtype)
-        if durations is not None:
-            rate = rate * durations.to(rate.dtype)
+        rate = self._rates(x, drive.dtype, durations)
         recurrent = masked(self.recurrent, self.recurrent_mask).to(drive.dtype)
         return [
             LiquidField(recurrent, *of_one)

@@ -7,7 +7,7 @@ C_j dv_j/dt = G_j (E_leak,j - v_j) + Σ_i w_ji σ(σ_ji (v_i - μ_ji)) (E_ji - v
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,15 @@ from torch.nn import functional as F
 
 from liquid_ode.cells.cell import ODECell, of_each
 from liquid_ode.cells.conductance import SynapseGradients, Synapses
-from liquid_ode.cells.masks import clear_unused, masked, register_masks
+from liquid_ode.cells.masks import clear_unused, masked, register_masks, set_masks
 from liquid_ode.cells.wiring import Wiring
 from solvers import LeakPullbackField, SemiImplicitEuler, Solver
 
 # No membrane is without leak or capacitance, whatever the weights become.
 SMALLEST = 1e-8
+
+
+_SYNAPSE = ("w", "sigma", "mu", "erev")
 
 
 class LTCField(LeakPullbackField):
@@ -148,7 +151,7 @@ class LTCCell(ODECell):
         for name in ("gleak", "vleak", "cm"):
             self.register_parameter(name, nn.Parameter(torch.empty(hidden_size)))
         for prefix, sources in (("", hidden_size), ("sensory_", input_size)):
-            for name in ("w", "sigma", "mu", "erev"):
+            for name in _SYNAPSE:
                 values = nn.Parameter(torch.empty(hidden_size, sources))
                 self.register_parameter(prefix + name, values)
         self.input_w = nn.Parameter(torch.ones(input_size))
@@ -162,20 +165,27 @@ class LTCCell(ODECell):
         mu from (0.3, 0.8); two thirds of the synapses are excitatory, erev = 1, the others
         inhibitory, erev = -1.
         """
+        set_masks(self, self.wiring)  # to_empty() leaves them undefined, as it does the weights
         with torch.no_grad():
             self.gleak.copy_(softplus_inverse(torch.empty_like(self.gleak).uniform_(1e-3, 1)))
             self.cm.copy_(softplus_inverse(torch.empty_like(self.cm).uniform_(0.4, 0.6)))
             self.vleak.uniform_(-0.2, 0.2)
             self.input_w.fill_(1.0)
             self.input_b.zero_()
-            for prefix, mask in (("", self.recurrent_mask), ("sensory_", self.input_mask)):
+            for prefix in ("", "sensory_"):
                 w, sigma, mu, erev = self._synapse_parameters(prefix)
                 w.copy_(softplus_inverse(torch.empty_like(w).uniform_(1e-3, 1)))
                 sigma.uniform_(3, 8)
                 mu.uniform_(0.3, 0.8)
                 erev.bernoulli_(2 / 3).mul_(2).sub_(1)
-                for parameter in (w, sigma, mu, erev):
-                    clear_unused(parameter, mask)
+        for _, parameter, mask in self.wired_weights():
+            clear_unused(parameter, mask)
+
+    def wired_weights(self) -> Iterator[tuple[str, Tensor, Tensor | None]]:
+        """Name, value and mask of the weights that the wiring is about."""
+        for prefix, mask in (("", self.recurrent_mask), ("sensory_", self.input_mask)):
+            for name in _SYNAPSE:
+                yield prefix + name, self.get_parameter(prefix + name), mask
 
     def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[LTCField]:
         steps, batch = x.shape[:2]
@@ -204,7 +214,7 @@ class LTCCell(ODECell):
         return (_positive(self.cm) / gain).reshape(h.shape)
 
     def _synapse_parameters(self, prefix: str) -> tuple[Tensor, ...]:
-        return tuple(getattr(self, prefix + name) for name in ("w", "sigma", "mu", "erev"))
+        return tuple(self.get_parameter(prefix + name) for name in _SYNAPSE)
 
     def _synapses(self, prefix: str, mask: Tensor | None) -> Synapses:
         w, sigma, mu, erev = self._synapse_parameters(prefix)

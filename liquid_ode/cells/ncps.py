@@ -167,7 +167,8 @@ def _cfc(theirs: Any) -> CfCCell:
         activation=LeCunTanh if activation.__name__ == "LeCun" else activation,
         mask_time=False,
     ).to(theirs.ff1.weight)
-    for ours, linear in zip(cell.backbone[::2], linears, strict=True):
+    ours_linear = [layer for layer in cell.backbone if isinstance(layer, nn.Linear)]
+    for ours, linear in zip(ours_linear, linears, strict=True):
         ours.load_state_dict(linear.state_dict())
     _copy_heads(theirs, cell)
     return cell

@@ -43,8 +43,7 @@ class Sequences:
             raise ValueError(
                 f"durations must have shape {(count, steps)}, not {tuple(self.durations.shape)}"
             )
-        if not bool(((self.durations >= 0) & self.durations.isfinite()).all()):
-            raise ValueError("every duration must be finite and at least 0")
+        _check_durations(self.durations)
         of_all = self.targets.dtype == torch.int64
         if self.targets.shape[: 1 if of_all else 2] != ((count,) if of_all else (count, steps)):
             raise ValueError(
@@ -54,7 +53,11 @@ class Sequences:
         if self.lengths.shape != (count,):
             raise ValueError(f"lengths must have shape {(count,)}, not {tuple(self.lengths.shape)}")
         if count and not 1 <= int(self.lengths.min()) <= int(self.lengths.max()) <= steps:
-            raise ValueError(f"every length must lie in 1..{steps}")
+            raise ValueError(
+                f"every length must lie in 1..{steps}, the steps of inputs, not between "
+                f"{int(self.lengths.min())} and {int(self.lengths.max())}: leave out sequences "
+                "without an observation"
+            )
 
     def __len__(self) -> int:
         return self.inputs.shape[0]
@@ -63,6 +66,19 @@ class Sequences:
         """Some of the sequences, in the order given."""
         parts = {field.name: getattr(self, field.name)[which] for field in fields(self)}
         return type(self)(**parts)
+
+
+def _check_durations(durations: Tensor) -> None:
+    bad = ~((durations >= 0) & durations.isfinite())
+    if bool(bad.any()):
+        places = bad.nonzero()
+        first = tuple(places[0].tolist())
+        raise ValueError(
+            f"every duration must be finite and at least 0, but {len(places)} of "
+            f"{durations.numel()} are not, the first of them {durations[first].item()} at {first}: "
+            "give each observation the time from it to the next one, of times in ascending "
+            "order, and 0 after the end of a sequence"
+        )
 
 
 @dataclass(frozen=True, eq=False)

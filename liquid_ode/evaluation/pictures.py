@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from solvers.atomic import write_atomically
+from liquid_ode.evaluation.figures import new_figure, save_figure, tidy, write_picture
 
 
 def save_grid(images: Tensor, path: str | Path, columns: int = 8, *, scale: int = 2) -> Path:
@@ -41,12 +41,12 @@ def save_grid(images: Tensor, path: str | Path, columns: int = 8, *, scale: int 
         top, left = divmod(index, columns)
         top, left = gap + top * height, gap + left * width
         canvas[top : top + height - gap, left : left + width - gap] = image
-    return _write_png(canvas, Path(path))
+    return _write_png(canvas, path)
 
 
 def save_image(image: Tensor, path: str | Path) -> Path:
     """Write one image, (3, H, W), as a PNG of its own size; otherwise as ``save_grid``."""
-    return _write_png(as_pixels(image.unsqueeze(0))[0], Path(path))
+    return _write_png(as_pixels(image.unsqueeze(0))[0], path)
 
 
 def as_pixels(images: Tensor) -> Tensor:
@@ -66,14 +66,12 @@ def as_pixels(images: Tensor) -> Tensor:
     return images.detach().cpu().permute(0, 2, 3, 1).contiguous()
 
 
-def _write_png(pixels: Tensor, path: Path) -> Path:
+def _write_png(pixels: Tensor, path: str | Path) -> Path:
     from PIL import Image
 
     buffer = io.BytesIO()
     Image.fromarray(pixels.numpy()).save(buffer, format="PNG")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, buffer.getvalue())
-    return path
+    return write_picture(buffer.getvalue(), path)
 
 
 def plot_metrics(metrics_path: str | Path, out: str | Path) -> Path:
@@ -83,9 +81,6 @@ def plot_metrics(metrics_path: str | Path, out: str | Path) -> Path:
         ValueError: the file has no lines with a step and a loss.
         OSError: a file could not be read or written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     lines = Path(metrics_path).read_text().splitlines()
     records = [json.loads(line) for line in lines if line.strip()]
     if not records:
@@ -93,8 +88,7 @@ def plot_metrics(metrics_path: str | Path, out: str | Path) -> Path:
     steps = [record["step"] for record in records]
     losses = [record["loss"] for record in records]
 
-    figure = Figure(figsize=(8, 4.5), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 4.5)
     axes = figure.add_subplot()
     few = len(steps) < 20
     axes.plot(steps, losses, color="#9db8d2", linewidth=1, marker="o" if few else None,
@@ -107,14 +101,9 @@ def plot_metrics(metrics_path: str | Path, out: str | Path) -> Path:
     axes.set_xlim(0, steps[-1] * 1.02)
     axes.yaxis.set_major_formatter("{x:.3g}")
     axes.yaxis.set_minor_formatter("{x:.3g}")
-    axes.grid(color="#e4e4e4", which="both", axis="both")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes, grid="#e4e4e4", which="both")
     axes.legend(frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomically(Path(out), buffer.getvalue())
-    return Path(out)
+    return save_figure(figure, out)
 
 
 def _smooth(values: Sequence[float]) -> list[float]:

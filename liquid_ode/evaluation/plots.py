@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,9 +11,9 @@ import torch
 from torch import Tensor
 
 import solvers
+from liquid_ode.evaluation.figures import new_figure, save_figure, tidy
 from liquid_ode.evaluation.pictures import as_pixels
 from liquid_ode.evaluation.work_precision import ERROR, Row, frontier, short_name
-from solvers.atomic import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,16 +100,12 @@ def plot_work_precision(
         ValueError: there is nothing to draw.
         OSError: the file could not be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     names = list(dict.fromkeys(row.solver for row in rows if row.error is not None))
     if not names or not titles:
         raise ValueError("there is no solve that succeeded, so nothing to draw")
     columns = min(3, len(titles))
     lines = math.ceil(len(titles) / columns)
-    figure = Figure(figsize=(4.6 * columns + 2.6, 3.9 * lines + 0.5), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.6 * columns + 2.6, 3.9 * lines + 0.5)
     axes = figure.subplots(lines, columns, squeeze=False).flatten()
     for panel, (problem, title) in zip(axes, titles.items(), strict=False):
         _draw_panel(panel, [row for row in rows if row.problem == problem], work)
@@ -126,7 +121,7 @@ def plot_work_precision(
         ha="left",
     )
     _add_legend(figure, names)
-    return _save(figure, Path(path))
+    return save_figure(figure, path)
 
 
 def _draw_panel(panel: Axes, rows: Sequence[Row], work: Work) -> None:
@@ -148,10 +143,8 @@ def _draw_panel(panel: Axes, rows: Sequence[Row], work: Work) -> None:
     if shown:
         errors = [error for _, error in shown]
         panel.set_ylim(min(errors) / 2, min(_CEILING, 2 * max(errors)))
-    panel.grid(color="#ececec", which="major")
-    panel.set_axisbelow(True)
     panel.tick_params(labelsize=8)
-    panel.spines[["top", "right"]].set_visible(False)
+    tidy(panel)
 
 
 def _drawing(name: str) -> dict[str, Any]:
@@ -205,9 +198,6 @@ def plot_image_rows(
         ValueError: there are no rows, or images are not as described.
         OSError: the file could not be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     strips = [_strip(images, scale) for _, images in rows]
     if not strips or any(strip.shape != strips[0].shape for strip in strips):
         raise ValueError("plot_image_rows needs at least one row, and images of one size")
@@ -216,8 +206,7 @@ def plot_image_rows(
     dpi, top = 100, 20 + 18 * len(told)
     labels = 30 + round(6.6 * max(len(line) for label, _ in rows for line in label.split("\n")))
     total = labels + max(width, round(6.6 * max(map(len, told))) - labels), top + len(rows) * height
-    figure = Figure(figsize=(total[0] / dpi, total[1] / dpi), dpi=dpi)
-    FigureCanvasAgg(figure)
+    figure = new_figure(total[0] / dpi, total[1] / dpi, dpi=dpi, layout=None)
     figure.text(10 / total[0], 1 - 0.5 * top / total[1], heading, va="center", fontsize=9)
     for index, ((label, _), strip) in enumerate(zip(rows, strips, strict=True)):
         middle = total[1] - top - (index + 0.5) * height
@@ -231,7 +220,7 @@ def plot_image_rows(
         bottom = total[1] - top - (index + 1) * height
         # Whole pixels at the picture's own resolution, so that nothing is interpolated.
         figure.figimage(strip.numpy(), xo=labels, yo=bottom, origin="upper")
-    return _save(figure, Path(path))
+    return save_figure(figure, path)
 
 
 def _strip(images: Tensor, scale: int) -> Tensor:
@@ -244,11 +233,3 @@ def _strip(images: Tensor, scale: int) -> Tensor:
         left = index * (width + gap)
         strip[:height, left : left + width] = image
     return strip
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, buffer.getvalue())
-    return path

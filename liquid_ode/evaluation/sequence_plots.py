@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from solvers.atomic import write_atomically
+from liquid_ode.evaluation.figures import new_figure, save_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.cm import ScalarMappable
+    from numpy.typing import NDArray
 
 # Okabe & Ito's colours, told apart with any colour vision; a marker and dashes each as well.
 _LOOKS = [("#0072B2", "o", "-"), ("#D55E00", "s", "-"), ("#009E73", "^", "-"),
@@ -60,7 +60,7 @@ def plot_tracking(
     names = list(tracked[0].forecasts) if tracked else []
     if not names:
         raise ValueError("there is no forecast to draw")
-    figure = _figure(6.2 * len(tracked) + 0.4, 1.7 * len(names) + 1.2)
+    figure = new_figure(6.2 * len(tracked) + 0.4, 1.7 * len(names) + 1.2)
     panels = figure.subplots(len(names), len(tracked), squeeze=False, sharex="col", sharey=True)
     for row, name, (colour, *_) in zip(panels, names, _cycled(len(names)), strict=True):
         for panel, one in zip(row, tracked, strict=True):
@@ -68,13 +68,13 @@ def plot_tracking(
             panel.plot(one.truth.times, one.truth.values, color=_TRUTH, linewidth=3.5)
             panel.plot(forecast.times, forecast.values, color=colour, linewidth=1.4)
             panel.plot(one.observed.times, one.observed.values, "ok", markersize=3)
-            _tidy(panel)
+            tidy(panel)
         row[0].set_title(name, loc="left", fontsize=10, color=colour, weight="bold")
     for panel in panels[-1]:
         panel.set_xlabel("time, s")
     figure.supylabel(value, fontsize=10)
     figure.suptitle(heading, fontsize=11, x=0.01, ha="left")
-    return _save(figure, Path(path))
+    return save_figure(figure, path)
 
 
 def plot_lines(
@@ -97,7 +97,7 @@ def plot_lines(
         raise ValueError("there is no line to draw")
     from matplotlib.ticker import LogLocator
 
-    figure = _figure(8.6, 4.6)
+    figure = new_figure(8.6, 4.6)
     panel = figure.subplots()
     for (name, curve), look in zip(curves.items(), _cycled(len(curves)), strict=True):
         _draw(panel, name, curve, look)
@@ -106,10 +106,10 @@ def plot_lines(
     panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panel.xaxis.set_major_formatter("{x:g}")
     panel.minorticks_off()
-    _tidy(panel)
+    tidy(panel)
     figure.suptitle(heading, fontsize=11, x=0.01, ha="left")
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-    return _save(figure, Path(path))
+    return save_figure(figure, path)
 
 
 def plot_time_constants(
@@ -143,28 +143,38 @@ def plot_time_constants(
             f"{tuple(inputs.shape)}, {tuple(durations.shape)} and {tuple(taus.shape)}"
         )
     edges = torch.cat([durations.new_zeros(1), durations.cumsum(0)]).numpy()
-    figure = _figure(10, 7)
+    figure = new_figure(10, 7)
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=[1, 2, 1.3])
-    if inputs.shape[1] == 1:
-        top.stairs(inputs[:, 0].numpy(), edges, color="black", linewidth=1.4, baseline=None)
-        _tidy(top)
-    else:
-        top.pcolormesh(edges, range(inputs.shape[1] + 1), inputs.T.numpy(), cmap="Greys")
+    _draw_inputs(top, edges, inputs)
     top.set_ylabel(value)
-
     ordered = taus[:, taus.mean(0).argsort()].T.numpy()  # (H, T)
     shades = middle.pcolormesh(edges, range(len(ordered) + 1), ordered, cmap="viridis")
     figure.colorbar(shades, ax=middle, pad=0.01, label=f"τ, {unit}")
     middle.set_ylabel("neuron, in order of its mean τ")
-
-    for neuron in torch.linspace(0, len(ordered) - 1, 5).round().int().unique().tolist():
-        colour = shades.to_rgba(float(ordered[neuron].mean()))
-        bottom.stairs(ordered[neuron], edges, color=colour, linewidth=1.8, baseline=None)
+    _draw_some(bottom, edges, ordered, shades)
     bottom.set(xlabel=f"time, {unit}", ylabel=f"τ, {unit}\n(five neurons)")
-    bottom.set_xlim(0, float(edges[-1]))
-    _tidy(bottom)
     figure.suptitle(heading, fontsize=11, x=0.01, ha="left")
-    return _save(figure, Path(path))
+    return save_figure(figure, path)
+
+
+def _draw_inputs(panel: Axes, edges: NDArray[Any], inputs: Tensor) -> None:
+    """``(T, I)`` as a line of steps where I is 1, else as shades of grey."""
+    if inputs.shape[1] == 1:
+        panel.stairs(inputs[:, 0].numpy(), edges, color="black", linewidth=1.4, baseline=None)
+        tidy(panel)
+    else:
+        panel.pcolormesh(edges, range(inputs.shape[1] + 1), inputs.T.numpy(), cmap="Greys")
+
+
+def _draw_some(
+    panel: Axes, edges: NDArray[Any], ordered: NDArray[Any], shades: ScalarMappable
+) -> None:
+    """Five rows of ``ordered`` ``(H, T)``, each in the shade of its mean."""
+    colours = shades.to_rgba(ordered.mean(1))
+    for row in torch.linspace(0, len(ordered) - 1, 5).round().int().unique().tolist():
+        panel.stairs(ordered[row], edges, color=colours[row], linewidth=1.8, baseline=None)
+    panel.set_xlim(0, float(edges[-1]))
+    tidy(panel)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +202,7 @@ def plot_readings(readings: Sequence[Reading], path: str | Path, *, heading: str
     names = list(readings[0].likelihoods) if readings else []
     if not names:
         raise ValueError("there is no reading to draw")
-    figure = _figure(9.5, 2 * len(readings) + 1.1)
+    figure = new_figure(9.5, 2 * len(readings) + 1.1)
     panels = figure.subplots(len(readings), 2, squeeze=False, width_ratios=[1, 3.2])
     for (left, right), reading in zip(panels, readings, strict=True):
         left.set_facecolor(_MISSING)
@@ -207,12 +217,12 @@ def plot_readings(readings: Sequence[Reading], path: str | Path, *, heading: str
             _draw(right, name, curve, look)
         right.set(ylim=(-0.03, 1.03), ylabel=f"probability of a {reading.label}")
         right.set_xlim(0, len(reading.pixels))
-        _tidy(right)
+        tidy(right)
     panels[-1, 1].set_xlabel("rows passed")
     figure.suptitle(heading, fontsize=11, x=0.01, ha="left")
     handles, labels = panels[0, 1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    return _save(figure, Path(path))
+    return save_figure(figure, path)
 
 
 def _cycled(count: int) -> list[tuple[str, str, str]]:
@@ -223,26 +233,3 @@ def _draw(panel: Axes, name: str, curve: Curve, look: tuple[str, str, str]) -> N
     colour, marker, dashes = look
     panel.plot(curve.times, curve.values, color=colour, marker=marker, linestyle=dashes,
                markersize=5, linewidth=1.4, label=name)  # fmt: skip
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _tidy(panel: Axes) -> None:
-    panel.grid(color="#ececec")
-    panel.set_axisbelow(True)
-    panel.spines[["top", "right"]].set_visible(False)
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, buffer.getvalue())
-    return path

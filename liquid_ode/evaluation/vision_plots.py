@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from liquid_ode.evaluation.figures import new_figure, save_figure, tidy
 from liquid_ode.evaluation.pictures import as_pixels
-from solvers.atomic import write_atomically
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Curve = Sequence[tuple[float, float]]
 """Of each epoch, the seconds it took and the accuracy after it, from 0 to 1."""
@@ -32,7 +27,7 @@ def plot_accuracy(curves: Mapping[str, Curve], path: str | Path) -> Path:
     """
     if not curves:
         raise ValueError("there is no curve to draw")
-    figure = _figure(9.5, 3.6)
+    figure = new_figure(9.5, 3.6)
     panels = figure.subplots(1, 2, sharey=True)
     for label, curve in curves.items():
         percent = [100 * accuracy for _, accuracy in curve]
@@ -44,11 +39,9 @@ def plot_accuracy(curves: Mapping[str, Curve], path: str | Path) -> Path:
     panels[1].set(xlabel="training time, minutes")
     for panel in panels:
         panel.set_xlim(left=0)
-        panel.grid(color="#e4e4e4")
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right"]].set_visible(False)
+        tidy(panel, grid="#e4e4e4")
     panels[1].legend(frameon=False, fontsize=8, loc="lower right")
-    return _save(figure, Path(path))
+    return save_figure(figure, path)
 
 
 def plot_time_constants(
@@ -72,7 +65,7 @@ def plot_time_constants(
     """
     if {len(names), *map(len, found)} != {len(images)}:
         raise ValueError(f"names and time constants must be of {len(images)} images, as given")
-    figure = _figure(1.1 * len(names) + 1.2, 1.15 * len(found) + 1.7)
+    figure = new_figure(1.1 * len(names) + 1.2, 1.15 * len(found) + 1.7)
     ratios = [1.0] * len(names) + [0.12]  # the last column is for the scales
     axes = figure.subplots(len(found) + 1, len(ratios), squeeze=False, width_ratios=ratios)
     axes[0, -1].set_visible(False)
@@ -93,20 +86,4 @@ def plot_time_constants(
         "Time constants in the liquid blocks, whose states flow for 1: of each block the channel "
         "that varies most", fontsize=10, x=0.01, ha="left",
     )  # fmt: skip
-    return _save(figure, Path(path))
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())
-    return path
+    return save_figure(figure, path)

@@ -1,0 +1,154 @@
+"""What the liquid cells share, of vectors and of maps: the parameters and the dynamics.
+
+tau(x) dh/dt = -h + tanh(recurrent map of h + input map of x + b)
+tau(x) = clamp(tau_base (1/2 + sigmoid(MLP(x))), 0.1, 5)
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from typing import ClassVar, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+
+from liquid_ode.cells.cell import ODECell, check_tau
+from liquid_ode.cells.masks import clear_unused, register_masks, set_masks
+from liquid_ode.cells.wiring import Wiring, check_count
+from solvers import SemilinearField, Solver
+
+Own = TypeVar("Own", bound="LiquidDynamics")
+
+
+class LiquidDynamics(SemilinearField):
+    """dh/dt = (target(h) - h) rate for one input; a subclass gives the target.
+
+    Args:
+        recurrent: W_rec, ``(hidden, hidden, *kernel)``.
+        drive: W_in x + b, ``(B, hidden, *map)``.
+        rate: 1 / tau(x), of the same shape, in units of 1/time.
+
+    Raises:
+        ValueError: where a shape is another.
+    """
+
+    autonomous = True
+    axes: ClassVar[tuple[str, ...]] = ("B", "hidden")
+    """Names of the axes of a state."""
+
+    def __init__(self, recurrent: Tensor, drive: Tensor, rate: Tensor) -> None:
+        if rate.shape != drive.shape or drive.ndim != len(self.axes):
+            raise ValueError(
+                f"drive and rate must have the same shape ({', '.join(self.axes)}), not "
+                f"{tuple(drive.shape)} and {tuple(rate.shape)}"
+            )
+        # Not super().__init__: the cell's parameterisation keeps tau in its range, and looking
+        # again would cost a synchronisation on an accelerator.
+        self.recurrent = recurrent.to(drive.dtype)
+        self.drive = drive
+        self._rate: Tensor = rate
+
+    def select(self: Own, rows: Tensor | slice) -> Own:
+        """The field of some of the samples."""
+        return self._with(self.recurrent, self.drive[rows], self._rate[rows])
+
+    @property
+    def rest(self) -> Tensor:
+        return torch.zeros_like(self.drive)
+
+    def _with(self: Own, recurrent: Tensor, drive: Tensor, rate: Tensor) -> Own:
+        """A copy, also of what a subclass added, with other tensors."""
+        other = copy.copy(self)
+        other.recurrent, other.drive, other._rate = recurrent, drive, rate
+        return other
+
+
+Layer = nn.Linear | nn.Conv2d
+
+
+class LiquidParameters(ODECell):
+    """A cell with the parameters of a liquid cell; a subclass gives the fields and τ.
+
+    Args:
+        inputs: makes the layer from ``input_size`` to ``hidden_size``, see :func:`undrawn`.
+        pixelwise: makes a layer of the MLP of τ.
+        kernel: the axes of W_rec after the first two.
+
+    The others are those of the cells.
+    """
+
+    recurrent_mask: Tensor | None
+    input_mask: Tensor | None
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        solver: Solver,
+        wiring: Wiring | None,
+        tau_init: float,
+        tau_hidden: int | None,
+        *,
+        inputs: Callable[[int, int], Layer],
+        pixelwise: Callable[[int, int], Layer],
+        kernel: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__(input_size, hidden_size, solver, wiring)
+        check_tau(tau_init)
+        width = max(8, hidden_size // 4)
+        if tau_hidden is not None:
+            width = check_count("tau_hidden", tau_hidden)
+        register_masks(self, wiring, input_size, hidden_size)
+        self.tau_init = float(tau_init)
+        self.inputs = inputs(input_size, hidden_size)
+        self.recurrent = nn.Parameter(torch.empty(hidden_size, hidden_size, *kernel))
+        self.tau_base = nn.Parameter(torch.empty(hidden_size))
+        self.tau_mlp = nn.Sequential(
+            pixelwise(input_size, width), nn.SiLU(), pixelwise(width, hidden_size)
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew, and set τ_base to ``tau_init``."""
+        set_masks(self, self.wiring)  # to_empty() leaves them undefined, as it does the weights
+        # What a seed gives is kept: hence the inputs' own draw, which another one overwrites.
+        for layer in (self.inputs, self.tau_mlp[0], self.tau_mlp[2]):
+            cast(Layer, layer).reset_parameters()
+        nn.init.constant_(self.tau_base, self.tau_init)
+        nn.init.zeros_(self.recurrent)
+        centre = self.recurrent.detach()
+        for side in self.recurrent.shape[2:]:
+            centre = centre.select(2, side // 2)
+        nn.init.orthogonal_(centre, gain=0.8)
+        nn.init.xavier_uniform_(self.inputs.weight)
+        nn.init.zeros_(cast(Tensor, self.inputs.bias))
+        for _, weight, mask in self.wired_weights():
+            clear_unused(weight, mask)
+
+    def wired_weights(self) -> Iterator[tuple[str, Tensor, Tensor | None]]:
+        """Name, value and mask of the weights that the wiring is about."""
+        yield "recurrent", self.recurrent, self.recurrent_mask
+        yield "inputs.weight", self.inputs.weight, self.input_mask
+
+    def _rates(self, x: Tensor, dtype: torch.dtype, durations: Tensor | None) -> Tensor:
+        """1 / τ(x), times the durations where there are some."""
+        # CUDA's autocast takes reciprocals in float32; the field is in the dtype of its drive.
+        rate = self.time_constant(x).reciprocal().to(dtype)
+        return rate if durations is None else rate * durations.to(dtype)
+
+    @abstractmethod
+    def time_constant(self, x: Tensor) -> Tensor:
+        """τ(x) within [0.1, 5.0], in the unit of ``duration``."""
+
+
+def undrawn(kind: Callable[..., Layer], **options: int) -> Callable[[int, int], Layer]:
+    """Makes layers of this kind whose weights are yet to be drawn, which so are drawn once."""
+
+    def make(sources: int, targets: int) -> Layer:
+        device = torch.get_default_device()
+        return cast(Layer, skip_init(kind, sources, targets, device=device, **options))
+
+    return make
