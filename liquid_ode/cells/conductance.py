@@ -22,21 +22,31 @@ from solvers.finite import under_transform
 # Openings at a time: two megabytes in float32.
 _ELEMENTS = 2**19
 
-_workspace = threading.local()
+
+class _Workspace(threading.local):
+    """What a thread was given last under each name."""
+
+    def __init__(self) -> None:
+        self.given: dict[tuple[str, torch.dtype, bool], Tensor] = {}
+
+
+_workspace = _Workspace()
 
 
 def _buffer(name: str, like: Tensor, *shape: int) -> Tensor:
-    """An uninitialised tensor; on a CPU the one that was given last under that name, if it fits."""
+    """An uninitialised tensor; on a CPU in the memory that was given last under that name."""
     if like.device.type != "cpu":
         return like.new_empty(shape)
     # A tensor made in inference mode may not be written to outside of it.
-    key = f"{name} {like.dtype} {torch.is_inference_mode_enabled()}"
+    key = name, like.dtype, torch.is_inference_mode_enabled()
+    last = _workspace.given.get(key)
+    if last is not None and last.shape == shape:
+        return last
     count = math.prod(shape)
-    flat: Tensor | None = getattr(_workspace, key, None)
-    if flat is None or flat.numel() < count:
-        flat = like.new_empty(count)
-        setattr(_workspace, key, flat)
-    return flat[:count].view(shape)
+    if last is None or last.untyped_storage().nbytes() < count * last.element_size():
+        last = like.new_empty(count)
+    room = _workspace.given[key] = last.as_strided((count,), (1,), 0).view(shape)
+    return room
 
 
 class Synapses:

@@ -82,7 +82,7 @@ class _LTCPullback:
     def __init__(self, synapses: Synapses, base: Tensor) -> None:
         self.synapses = synapses
         self.of_synapses = SynapseGradients(*synapses.tensors)
-        self.of_base = torch.zeros_like(base)
+        self.of_base = torch.zeros_like(base.transpose(0, 1))  # (2, B, H)
 
     def pull(
         self,
@@ -96,11 +96,11 @@ class _LTCPullback:
         of_drive = torch.div(target_grad, gain, out=target_grad)
         of_gain = gain_grad.addcmul_(of_drive, target, value=-1)
         of_sums = torch.stack((of_gain, of_drive))  # (2, B, H)
-        self.of_base.add_(of_sums.transpose(0, 1))
+        self.of_base.add_(of_sums)
         return self.synapses.backward(y, of_sums, self.of_synapses, base)
 
     def gradients(self) -> tuple[Tensor, ...]:
-        return *self.of_synapses.tensors, self.of_base
+        return *self.of_synapses.tensors, self.of_base.transpose(0, 1)
 
 
 class LTCCell(ODECell):
