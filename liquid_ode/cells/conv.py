@@ -7,6 +7,7 @@ tau(x) = clamp(tau_base (1/2 + sigmoid(MLP(x))), 0.1, 5), the MLP at every pixel
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from liquid_ode.cells.cell import bounded_tau, of_each
-from liquid_ode.cells.liquid_dynamics import LiquidDynamics, LiquidParameters, undrawn
+from liquid_ode.cells.liquid_dynamics import LiquidDynamics, LiquidParameters
 from liquid_ode.cells.masks import masked
 from liquid_ode.cells.wiring import Wiring, check_count
 from solvers import Euler, Solver
@@ -118,8 +119,8 @@ class ConvLiquidCell(LiquidParameters):
             wiring,
             tau_init,
             tau_hidden,
-            inputs=undrawn(nn.Conv2d, kernel_size=side, padding=side // 2),
-            pixelwise=undrawn(nn.Conv2d, kernel_size=1),
+            inputs=partial(nn.Conv2d, kernel_size=side, padding=side // 2),
+            pixelwise=partial(nn.Conv2d, kernel_size=1),
             kernel=(own, own),
         )
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from liquid_ode.cells.cell import bounded_tau, of_each
-from liquid_ode.cells.liquid_dynamics import LiquidDynamics, LiquidParameters, undrawn
+from liquid_ode.cells.liquid_dynamics import LiquidDynamics, LiquidParameters
 from liquid_ode.cells.masks import masked
 from liquid_ode.cells.wiring import Wiring
 from solvers import Euler, PullbackField, Solver, TargetPullback
@@ -125,8 +125,8 @@ class LiquidCell(LiquidParameters):
             wiring,
             tau_init,
             tau_hidden,
-            inputs=undrawn(nn.Linear),
-            pixelwise=undrawn(nn.Linear),
+            inputs=nn.Linear,
+            pixelwise=nn.Linear,
         )
 
     def time_constant(self, x: Tensor) -> Tensor:

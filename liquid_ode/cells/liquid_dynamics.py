@@ -13,7 +13,6 @@ from typing import ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from liquid_ode.cells.cell import ODECell, check_tau
 from liquid_ode.cells.masks import clear_unused, register_masks, set_masks
@@ -73,7 +72,7 @@ class LiquidParameters(ODECell):
     """A cell with the parameters of a liquid cell; a subclass gives the fields and τ.
 
     Args:
-        inputs: makes the layer from ``input_size`` to ``hidden_size``, see :func:`undrawn`.
+        inputs: makes the layer from ``input_size`` to ``hidden_size``.
         pixelwise: makes a layer of the MLP of τ.
         kernel: the axes of W_rec after the first two.
 
@@ -109,14 +108,18 @@ class LiquidParameters(ODECell):
         self.tau_mlp = nn.Sequential(
             pixelwise(input_size, width), nn.SiLU(), pixelwise(width, hidden_size)
         )
-        self.reset_parameters()
+        self._draw_own()
 
     def reset_parameters(self) -> None:
         """Draw all weights anew, and set τ_base to ``tau_init``."""
         set_masks(self, self.wiring)  # to_empty() leaves them undefined, as it does the weights
-        # What a seed gives is kept: hence the inputs' own draw, which another one overwrites.
+        # As when they are made, so that a seed gives the same weights.
         for layer in (self.inputs, self.tau_mlp[0], self.tau_mlp[2]):
             cast(Layer, layer).reset_parameters()
+        self._draw_own()
+
+    def _draw_own(self) -> None:
+        """Draw what the layers do not draw themselves, or draw otherwise."""
         nn.init.constant_(self.tau_base, self.tau_init)
         nn.init.zeros_(self.recurrent)
         centre = self.recurrent.detach()
@@ -142,13 +145,3 @@ class LiquidParameters(ODECell):
     @abstractmethod
     def time_constant(self, x: Tensor) -> Tensor:
         """τ(x) within [0.1, 5.0], in the unit of ``duration``."""
-
-
-def undrawn(kind: Callable[..., Layer], **options: int) -> Callable[[int, int], Layer]:
-    """Makes layers of this kind whose weights are yet to be drawn, which so are drawn once."""
-
-    def make(sources: int, targets: int) -> Layer:
-        device = torch.get_default_device()
-        return cast(Layer, skip_init(kind, sources, targets, device=device, **options))
-
-    return make
