@@ -423,8 +423,8 @@ class IgnoringCell(Wired):
 class DriftingCell(Wired):
     """Starts with weights outside the wiring, which decay."""
 
-    def reset_parameters(self) -> None:
-        super().reset_parameters()
+    def _draw_own(self) -> None:
+        super()._draw_own()
         nn.init.orthogonal_(self.recurrent)
 
 
@@ -441,8 +441,8 @@ class TransposedCell(Wired):
         assert mask is not None
         return masked(weight, mask.t())
 
-    def reset_parameters(self) -> None:
-        super().reset_parameters()
+    def _draw_own(self) -> None:
+        super()._draw_own()
         with torch.no_grad():
             assert self.recurrent_mask is not None
             nn.init.orthogonal_(self.recurrent).mul_(self.recurrent_mask.t())
@@ -460,8 +460,8 @@ class LTCOfWeightsAlone(LTCCell):
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__(inputs, hidden, wiring=Wiring.random(hidden, sparsity=0.6, seed=1))
 
-    def reset_parameters(self) -> None:
-        super().reset_parameters()
+    def _draw_own(self) -> None:
+        super()._draw_own()
         nn.init.uniform_(self.get_parameter("mu"), 0.3, 0.8)
 
 
