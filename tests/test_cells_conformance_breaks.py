@@ -460,8 +460,8 @@ class LTCOfWeightsAlone(LTCCell):
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__(inputs, hidden, wiring=Wiring.random(hidden, sparsity=0.6, seed=1))
 
-    def _draw_own(self) -> None:
-        super()._draw_own()
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
         nn.init.uniform_(self.get_parameter("mu"), 0.3, 0.8)
 
 
