@@ -32,7 +32,7 @@ from liquid_ode.training import TrainConfig, load_config, load_run
 from liquid_ode.training.cli import run_reporting_errors
 from liquid_ode.training.precision import resolve_device
 from solvers import suite
-from solvers.atomic import write_atomically
+from solvers.storage import write_atomically
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

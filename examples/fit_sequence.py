@@ -38,7 +38,7 @@ from liquid_ode.data.sequences import Sequences
 from liquid_ode.evaluation.equal_parameters import Size, equal_sizes
 from liquid_ode.evaluation.machine import environment
 from liquid_ode.training.cli import run_reporting_errors
-from solvers.atomic import write_atomically
+from solvers.storage import write_atomically
 
 BATCH = 64
 

@@ -6,9 +6,7 @@
 40
 """
 
-from solvers.backsolve import BacksolveAdjoint
 from solvers.errors import SolverError
-from solvers.events import Event
 from solvers.explicit_solvers import (
     RK4,
     Bosh3,
@@ -20,9 +18,7 @@ from solvers.explicit_solvers import (
     Ralston,
     Tsit5,
 )
-from solvers.exponential import ExponentialRungeKutta
-from solvers.exponential_tableau import ExponentialTableau
-from solvers.fields import (
+from solvers.fields.base import (
     LeakPullback,
     LeakPullbackField,
     PullbackField,
@@ -31,18 +27,22 @@ from solvers.fields import (
     TargetPullback,
     VectorField,
 )
-from solvers.gradients import Backpropagation, Checkpointing, GradientMode
-from solvers.learned import LearnedSolver
-from solvers.learned_methods import LearnedMethod
-from solvers.learned_training import relative_errors, train_solver
-from solvers.methods import Attempt, Method, RungeKutta
+from solvers.fields.batch_parts import ParameterisedField, SelectableField
+from solvers.gradients.adjoint import BacksolveAdjoint
+from solvers.gradients.modes import Backpropagation, Checkpointing, GradientMode
+from solvers.learned.methods import LearnedMethod
+from solvers.learned.recording import RecordedProblem, Recorder
+from solvers.learned.solver import LearnedSolver
+from solvers.learned.training import relative_errors, train_solver
+from solvers.loop.events import Event
+from solvers.methods.base import Attempt, Method, RungeKutta
+from solvers.methods.exponential import ExponentialRungeKutta
+from solvers.methods.exponential_tableaus import ExponentialTableau
+from solvers.methods.relaxation import Relaxation
+from solvers.methods.semilinear import SemilinearMethod
+from solvers.methods.tableaus import ButcherTableau
 from solvers.native import NativeSolver
-from solvers.pid import PID
-from solvers.recording import RecordedProblem, Recorder
 from solvers.registry import get, names, options
-from solvers.relaxation import Relaxation
-from solvers.rows import ParameterisedField, SelectableField
-from solvers.semilinear import SemilinearMethod
 from solvers.semilinear_solvers import ETDRK2, ETDRK4, ExponentialEuler, SemiImplicitEuler
 from solvers.solution import (
     MAX_STEPS,
@@ -54,8 +54,8 @@ from solvers.solution import (
     Status,
 )
 from solvers.solver import Solver
-from solvers.step_size import BudgetRule, GradientScaled, StepSizeRule, Uniform
-from solvers.tableau import ButcherTableau
+from solvers.step_size.pid import PID
+from solvers.step_size.rules import BudgetRule, GradientScaled, StepSizeRule, Uniform
 from solvers.torchdiffeq_adapter import TorchDiffEq
 
 __all__ = [

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from solvers import tableau
-from solvers.methods import Method, RungeKutta
+from solvers.methods import tableaus as tableau
+from solvers.methods.base import Method, RungeKutta
 from solvers.native import NativeSolver
-from solvers.pid import PID
-from solvers.step_size import GradientScaled, StepSizeRule
+from solvers.step_size.pid import PID
+from solvers.step_size.rules import GradientScaled, StepSizeRule
 
 
 @dataclass(frozen=True)

@@ -9,21 +9,21 @@ from typing import ClassVar, TypeVar, cast
 import torch
 from torch import Tensor
 
-from solvers.chunks import run_in_chunks
-from solvers.events import Event
-from solvers.fields import QuasilinearField, SemilinearField, VectorField, check_rate
-from solvers.finite import all_finite, finite_samples, finite_status, under_transform
-from solvers.gradients import Backpropagation, GradientMode
-from solvers.integrate import Integration
-from solvers.methods import Method
-from solvers.outputs import Times
-from solvers.pid import PID
-from solvers.precision import promoted
-from solvers.relaxation import relaxation_of
+from solvers.fields.base import QuasilinearField, SemilinearField, VectorField, check_rate
+from solvers.fields.half_precision import promoted
+from solvers.gradients.cache_chunks import run_in_chunks
+from solvers.gradients.hand_written import solve_chain_taped, solve_taped
+from solvers.gradients.modes import Backpropagation, GradientMode
+from solvers.loop.events import Event
+from solvers.loop.integration import Integration
+from solvers.loop.saved_times import Times
+from solvers.methods.base import Method
+from solvers.methods.relaxation import relaxation_of
 from solvers.solution import Solution, Stats
 from solvers.solver import Solver, check_problem, check_steps
-from solvers.step_size import BudgetRule, StepSizeRule, Uniform, Watched
-from solvers.taped import solve_chain_taped, solve_taped
+from solvers.step_size.pid import PID
+from solvers.step_size.rules import BudgetRule, StepSizeRule, Uniform, Watched
+from solvers.transforms import all_finite, finite_samples, finite_status, under_transform
 
 Self = TypeVar("Self", bound="NativeSolver")
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from solvers.backsolve import BacksolveAdjoint
 from solvers.explicit_solvers import (
     RK4,
     Bosh3,
@@ -19,14 +18,15 @@ from solvers.explicit_solvers import (
     Ralston,
     Tsit5,
 )
-from solvers.gradients import Backpropagation, Checkpointing, GradientMode
-from solvers.learned import LearnedSolver
-from solvers.methods import RungeKutta
+from solvers.gradients.adjoint import BacksolveAdjoint
+from solvers.gradients.modes import Backpropagation, Checkpointing, GradientMode
+from solvers.learned.solver import LearnedSolver
+from solvers.methods.base import RungeKutta
 from solvers.native import NativeSolver
-from solvers.pid import PID
 from solvers.semilinear_solvers import ETDRK2, ETDRK4, ExponentialEuler, SemiImplicitEuler
 from solvers.solver import Solver
-from solvers.step_size import GradientScaled, Uniform
+from solvers.step_size.pid import PID
+from solvers.step_size.rules import GradientScaled, Uniform
 from solvers.torchdiffeq_adapter import TorchDiffEq
 
 Factory = Callable[..., Solver]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from solvers import exponential_tableau
-from solvers.exponential import ExponentialRungeKutta
-from solvers.methods import Method
+from solvers.methods import exponential_tableaus as exponential_tableau
+from solvers.methods.base import Method
+from solvers.methods.exponential import ExponentialRungeKutta
+from solvers.methods.relaxation import EXPONENTIAL_EULER, SEMI_IMPLICIT_EULER
 from solvers.native import NativeSolver
-from solvers.relaxation import EXPONENTIAL_EULER, SEMI_IMPLICIT_EULER
 
 
 @dataclass(frozen=True)

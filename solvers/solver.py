@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from solvers.errors import SolverError
-from solvers.events import Event
-from solvers.fields import VectorField
+from solvers.fields.base import VectorField
+from solvers.loop.events import Event
 from solvers.solution import Solution
 
 

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers.fields import SemilinearField, VectorField
-from solvers.rows import ParameterisedField
+from solvers.fields.base import SemilinearField, VectorField
+from solvers.fields.batch_parts import ParameterisedField
 from solvers.torchdiffeq_adapter import TorchDiffEq
 
 BATCH = 64

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers.events import Event
-from solvers.fields import VectorField, check_like
-from solvers.finite import all_finite, finite_samples, finite_status, keep_healthy
+from solvers.fields.base import VectorField, check_like
+from solvers.loop.events import Event
 from solvers.solution import (
     MAX_STEPS,
     NON_FINITE,
@@ -23,6 +22,7 @@ from solvers.solution import (
     Stats,
 )
 from solvers.solver import Solver, check_problem, check_steps, check_tolerance
+from solvers.transforms import all_finite, finite_samples, finite_status, keep_healthy
 
 # How torchdiffeq words its failures: it has no types for them.
 _FAILURES = (

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from liquid_ode.cells.cfc_forms import BlendingForm, CfCForm
-from solvers.finite import under_transform
+from solvers.transforms import under_transform
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers.finite import under_transform
+from solvers.transforms import under_transform
 
 # Openings at a time: two megabytes in float32.
 _ELEMENTS = 2**19

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from solvers.atomic import write_atomically
+from solvers.storage import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,7 @@ from liquid_ode.diffusion import DDIM, GaussianDiffusion, SamplingError
 from liquid_ode.evaluation.machine import synchronize
 from liquid_ode.evaluation.noisy_images import NoisyImages
 from liquid_ode.evaluation.work_precision import mean_evaluations
-from solvers.recording import cast_problem
+from solvers.learned.recording import cast_problem
 from solvers.suite import Problem, tight_solution
 
 Span = tuple[float, float]

@@ -10,7 +10,7 @@ from typing import Any
 
 from liquid_ode.training.config import TrainConfig
 from liquid_ode.training.errors import CheckpointError, TrainingError
-from solvers.atomic import write_atomically
+from solvers.storage import write_atomically
 
 FORMAT_VERSION = 1
 

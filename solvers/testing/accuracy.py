@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from solvers.methods import Method
+from solvers.methods.base import Method
 from solvers.native import NativeSolver
 from solvers.solution import Solution
 from solvers.solver import Solver

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from solvers.errors import SolverError
-from solvers.fields import VectorField
-from solvers.methods import Method
+from solvers.fields.base import VectorField
+from solvers.methods.base import Method
 from solvers.solution import MAX_STEPS, SUCCESS, Solution
 from solvers.solver import Solver
 from solvers.testing.kinds import (

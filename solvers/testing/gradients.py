@@ -7,8 +7,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from solvers.gradients import Backpropagation, Checkpointing
-from solvers.methods import Method
+from solvers.gradients.modes import Backpropagation, Checkpointing
+from solvers.methods.base import Method
 from solvers.native import NativeSolver
 from solvers.solver import Solver
 from solvers.testing.kinds import (

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from solvers.fields import SemilinearField
-from solvers.methods import Method
+from solvers.fields.base import SemilinearField
+from solvers.methods.base import Method
 from solvers.solver import Solver
 from solvers.testing.kinds import (
     accurate,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers.methods import Method
+from solvers.methods.base import Method
 from solvers.native import NativeSolver
 from solvers.solver import Solver
 

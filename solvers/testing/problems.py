@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers.fields import SemilinearField, VectorField
-from solvers.rows import ParameterisedField, Rows
+from solvers.fields.base import SemilinearField, VectorField
+from solvers.fields.batch_parts import ParameterisedField, Rows
 
 
 @dataclass(frozen=True)

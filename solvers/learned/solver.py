@@ -1,0 +1,170 @@
+"""Solvers whose few coefficients are trained on the fields that they are to solve.
+
+:func:`solvers.train_solver` makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from torch import Tensor, nn
+
+from solvers.fields.base import VectorField
+from solvers.gradients.modes import Backpropagation, GradientMode
+from solvers.learned import files as learned_files
+from solvers.learned.methods import LearnedMethod
+from solvers.loop.events import Event
+from solvers.methods.base import Method, RungeKutta
+from solvers.methods.tableaus import EULER
+from solvers.native import NativeSolver
+from solvers.solution import Solution
+from solvers.solver import Solver, check_steps
+
+
+@dataclass(frozen=True)
+class FixedSteps(NativeSolver):
+    """Equal steps of a method that is a value of the solver, not of its class."""
+
+    method: Method = RungeKutta(EULER)  # type: ignore[misc]
+
+
+class LearnedSolver(nn.Module, Solver):
+    r"""A solver with coefficients that were trained on the fields it is to solve.
+
+    It holds one :class:`LearnedMethod` for each number of evaluations that it was trained for,
+    and crosses the whole time span in a single step of one of them. Coefficients that are trained
+    for a span are best on it; on others the method still has order 2. Unlike the other solvers it
+    is an ``nn.Module``, not a frozen dataclass, so that the coefficients follow the model.
+
+    Only the leak of a semilinear field is free of step limits: boundedness is not guaranteed, as
+    it is for exponential Euler, since weights may be negative. States at ``t_eval`` come from the
+    cubic through both ends of a step, which is coarse over a whole span: solve from time to time
+    instead.
+
+    Args:
+        methods: the methods, of one kind, each with another number of evaluations.
+        evaluations: the budget; see :meth:`with_steps`. The smallest trained one if None.
+        gradient: how a gradient gets back.
+        errors: what training measured, by number of evaluations; see :func:`train_solver`.
+
+    Raises:
+        ValueError: where the methods are none or not as described, or the budget cannot be met.
+
+    References: Shaul et al. 2023, Bespoke solvers for generative flow models, for the idea of
+    training a handful of coefficients of a consistent scheme for one model; Poli et al. 2020,
+    Hypersolvers, for training against a tight solver.
+    """
+
+    def __init__(
+        self,
+        methods: Iterable[LearnedMethod],
+        evaluations: int | None = None,
+        *,
+        gradient: GradientMode = Backpropagation(),
+        errors: Mapping[int, Mapping[str, float]] | None = None,
+    ) -> None:
+        super().__init__()
+        given = list(methods)
+        by_number = {method.stages: method for method in sorted(given, key=lambda x: x.stages)}
+        kinds = {method.kind for method in given}
+        if len(kinds) != 1 or len(by_number) != len(given):
+            raise ValueError(
+                "a learned solver needs methods of one kind with different numbers of "
+                f"evaluations, not {[(method.kind, method.stages) for method in given]}"
+            )
+        (self.kind,) = kinds
+        self.methods = nn.ModuleDict({str(number): x for number, x in by_number.items()})
+        self.gradient = gradient
+        self.errors = {int(key): dict(value) for key, value in (errors or {}).items()}
+        self.evaluations = min(by_number) if evaluations is None else evaluations
+        self._fixed = self._steps_of(self.evaluations)
+
+    @property
+    def trained(self) -> tuple[int, ...]:
+        """The numbers of evaluations that there are coefficients for."""
+        return tuple(int(number) for number in self.methods)
+
+    @property
+    def _by_number(self) -> dict[str, LearnedMethod]:
+        return {number: cast(LearnedMethod, x) for number, x in self.methods.items()}
+
+    def _steps_of(self, evaluations: int) -> FixedSteps:
+        """The steps that make so many evaluations, as few as possible."""
+        check_steps(evaluations)
+        number = max((n for n in self.trained if evaluations % n == 0), default=None)
+        if number is None:
+            listed = ", ".join(map(str, self.trained))
+            raise ValueError(
+                f"this learned solver was trained for {listed} evaluations, and serves multiples "
+                f"of these, not {evaluations}. Take one of them, or train one: "
+                f"solvers.train_solver(problems, evaluations=({evaluations},))"
+            )
+        method = self._by_number[str(number)]
+        return FixedSteps(evaluations // number, gradient=self.gradient, method=method)
+
+    def solve(
+        self,
+        field: VectorField,
+        y0: Tensor,
+        t_span: tuple[float, float] = (0.0, 1.0),
+        *,
+        t_eval: Tensor | Sequence[float] | None = None,
+        event: Event | None = None,
+        throw: bool = True,
+    ) -> Solution:
+        return self._fixed.solve(field, y0, t_span, t_eval=t_eval, event=event, throw=throw)
+
+    def with_steps(self, steps: int) -> LearnedSolver:
+        """The same coefficients, with a budget of ``steps`` evaluations.
+
+        Where there are coefficients for just that number, one step is made of them. Else the
+        largest number that divides it is repeated on equal parts of the span.
+
+        Raises:
+            ValueError: where no trained number divides it.
+        """
+        methods = self._by_number.values()
+        return LearnedSolver(methods, steps, gradient=self.gradient, errors=self.errors)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the coefficients and what training measured as one safetensors file.
+
+        Raises:
+            OSError: it could not be written; a file that was there is kept.
+        """
+        errors = {str(number): found for number, found in self.errors.items()}
+        parts = {number: list(method.parts) for number, method in self._by_number.items()}
+        header = {"kind": self.kind, "parts": parts, "errors": errors}
+        return learned_files.write(Path(path), header, self.methods.state_dict())
+
+    @staticmethod
+    def load(
+        path: str | Path,
+        evaluations: int | None = None,
+        *,
+        gradient: GradientMode = Backpropagation(),
+    ) -> LearnedSolver:
+        """The solver that :meth:`save` wrote.
+
+        Raises:
+            ValueError: there is no such file, or it is broken or none of a learned solver, or
+                the solver has no coefficients for so many evaluations.
+        """
+        header, tensors = learned_files.read(Path(path))
+        try:
+            kind, parts, errors = header["kind"], header["parts"], header["errors"]
+            methods = nn.ModuleDict({n: LearnedMethod(kind, parts[n]) for n in parts})
+            methods.load_state_dict(tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"{path} holds no learned solver that this version knows: {error}"
+            ) from error
+        known = cast("Iterable[LearnedMethod]", methods.values())
+        return LearnedSolver(known, evaluations, gradient=gradient, errors=errors)
+
+    def __repr__(self) -> str:
+        # One line, as the other solvers have, since cells show their solver in theirs.
+        return f"LearnedSolver({self.kind}, evaluations={self.evaluations}, trained={self.trained})"

@@ -1,0 +1,265 @@
+"""Training the coefficients of a learned solver against a tight one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from solvers.explicit_solvers import Euler, Tsit5
+from solvers.fields.base import SemilinearField
+from solvers.learned.methods import LearnedMethod
+from solvers.learned.recording import RecordedProblem, cast_problem
+from solvers.learned.solver import FixedSteps, LearnedSolver
+from solvers.solution import SUCCESS
+from solvers.solver import Solver, check_steps
+from solvers.step_size.pid import PID
+from solvers.step_size.rules import Uniform
+
+_HELD_OUT = 4  # of so many samples, one is held out
+
+
+def train_solver(
+    problems: Sequence[RecordedProblem],
+    evaluations: Iterable[int] = (3, 5, 7),
+    *,
+    held_out: Sequence[RecordedProblem] | None = None,
+    starts: int = 2,
+    iterations: int = 40,
+    seed: int = 0,
+) -> LearnedSolver:
+    r"""Fit a solver's coefficients to the fields that it is to solve.
+
+    For each number of evaluations the coefficients minimise
+
+        mean over the problems of  sum |y(t1) - reference|^2 / sum |reference|^2,
+
+    by Levenberg-Marquardt steps, whose Jacobian comes from finite differences: of a field only
+    its values are asked. A step that does not lower the loss is not taken, so what comes out is
+    never worse on the problems than the untrained method it started from. The reference is
+    Tsitouras 5(4) with tolerances near rounding, in float64 where the field can be had in it
+    (:class:`solvers.PullbackField`, as those of liquid cells are) and the device knows it.
+
+    Semilinear fields get exponential methods, others, and mixtures, explicit ones; see
+    :class:`solvers.LearnedMethod`.
+
+    Few large problems train faster than many small ones: a few hundred samples of each field are
+    plenty for a few dozen coefficients. What comes out is meant for fields like these: on others,
+    such as far stiffer ones, it may be worse than methods that know none.
+
+    Args:
+        problems: what to train on; see :class:`solvers.Recorder`.
+        evaluations: how many evaluations a solve may make, each at least 2.
+        held_out: what to measure on; None sets every fourth sample aside (of fields that cannot
+            be asked for a part of their batch, every fourth problem).
+        starts: how many starting points are tried, the untrained method first.
+        iterations: the most steps from each.
+        seed: of the other starting points.
+
+    Returns:
+        the solver, on the CPU and in float32. Its ``errors`` give, for each number of
+        evaluations, the relative error (the root of the loss) ``training``, ``held_out`` and, on
+        what was held out too, of the ``untrained`` method, of ``euler`` and ``uniform_euler``.
+
+    Raises:
+        ValueError: where there is nothing to train on or to measure on, a number is wrong, or so
+            few evaluations cannot solve the problems at all.
+        SolverError: where a problem cannot be solved tightly.
+
+    References: see :class:`solvers.LearnedSolver`. Marquardt 1963, An algorithm for least-squares
+    estimation of nonlinear parameters.
+    """
+    numbers = sorted(set(evaluations))
+    check_steps(starts, "starts")
+    check_steps(iterations, "iterations")
+    if not numbers:
+        raise ValueError("evaluations must name at least one number, such as (3, 5, 7)")
+    semilinear = all(isinstance(problem.field, SemilinearField) for problem in problems)
+    kind = "exponential" if semilinear else "explicit"
+    untrained = {number: LearnedMethod.of(kind, number) for number in numbers}
+    train, test = _split(list(problems), held_out)
+    training = [_Case.of(problem) for problem in train]
+    measured = [_Case.of(problem) for problem in test]
+    generator = torch.Generator().manual_seed(seed)
+    methods, errors = [], {}
+    for number, start in untrained.items():
+        fit = _Fit(LearnedMethod.of(kind, number), training)
+        best = fit.best_of(_starts(start, starts, generator), iterations)
+        if fit.loss(best) == math.inf:
+            raise ValueError(
+                f"{number} evaluations are too few for these problems: the untrained method leaves "
+                "the finite numbers. Ask for more evaluations, or split the time spans"
+            )
+        method = LearnedMethod.of(kind, number)
+        _assign(method, best)
+        methods.append(method)
+        compared = {
+            "held_out": FixedSteps(1, method=method),
+            "untrained": FixedSteps(1, method=start),
+            "euler": Euler(number),
+            "uniform_euler": Euler(number, Uniform()),
+        }
+        errors[number] = {"training": math.sqrt(fit.loss(_vector(method)))}
+        errors[number] |= {name: _error(solver, measured) for name, solver in compared.items()}
+    return LearnedSolver(methods, errors=errors)
+
+
+def relative_errors(
+    solvers: Mapping[str, Solver], problems: Sequence[RecordedProblem]
+) -> dict[str, float]:
+    """The error of solvers on problems, as :func:`train_solver` measures it.
+
+    That is the root of the mean over the problems of sum |y(t1) - reference|^2 over
+    sum |reference|^2; infinity where a solve leaves the finite numbers.
+
+    Raises:
+        ValueError: where there are no problems.
+        SolverError: where a problem cannot be solved tightly.
+    """
+    if not problems:
+        raise ValueError("relative errors need at least one problem")
+    cases = [_Case.of(problem) for problem in problems]
+    return {name: _error(solver, cases) for name, solver in solvers.items()}
+
+
+def _split(
+    problems: list[RecordedProblem], held_out: Sequence[RecordedProblem] | None
+) -> tuple[list[RecordedProblem], list[RecordedProblem]]:
+    """What to train on, and what to measure on."""
+    if held_out is not None:
+        train, test = problems, list(held_out)
+    else:
+        train, test = [], []
+        whole = 0
+        for problem in problems:
+            count = problem.y0.shape[0]
+            if problem.selectable and count >= _HELD_OUT:
+                aside = torch.arange(count, device=problem.y0.device) % _HELD_OUT == 0
+                train.append(problem.select((~aside).nonzero().view(-1)))
+                test.append(problem.select(aside.nonzero().view(-1)))
+                continue
+            whole += 1
+            (test if whole % _HELD_OUT == 0 else train).append(problem)
+    if not train or not test:
+        raise ValueError(
+            f"there are {len(train)} problems to train on and {len(test)} held out, and each "
+            "needs at least one: record more, or give held_out=..."
+        )
+    return train, test
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A problem with its solution."""
+
+    problem: RecordedProblem
+    reference: Tensor
+    size: float
+    """The norm of the reference, which errors are relative to."""
+
+    @classmethod
+    def of(cls, problem: RecordedProblem) -> _Case:
+        wide = problem.y0.device.type != "mps"
+        problem = cast_problem(problem, torch.float64 if wide else None)
+        tolerance = max(1e-9, 10 * torch.finfo(problem.y0.dtype).eps)
+        tight = Tsit5(step_size=PID(rtol=tolerance, atol=tolerance))
+        with torch.no_grad():
+            reference = tight.solve(problem.field, problem.y0, problem.t_span).y
+        size = float(torch.linalg.vector_norm(reference))
+        return cls(problem, reference, max(size, torch.finfo(torch.float32).tiny))
+
+    @torch.no_grad()
+    def residual(self, solver: Solver) -> Tensor:
+        """The errors of all elements over the norm of the reference, in float64 on the CPU."""
+        problem = self.problem
+        solution = solver.solve(problem.field, problem.y0, problem.t_span, throw=False)
+        residual = (solution.y - self.reference).flatten().cpu().double() / self.size
+        failed = bool((solution.status != SUCCESS).any())  # whose states are the last finite ones
+        return torch.full_like(residual, math.inf) if failed else residual
+
+
+def _error(solver: Solver, cases: Sequence[_Case]) -> float:
+    losses = [float(case.residual(solver).square().sum()) for case in cases]
+    mean = sum(losses) / len(losses)
+    return math.sqrt(mean) if math.isfinite(mean) else math.inf
+
+
+def _vector(method: LearnedMethod) -> Tensor:
+    """The coefficients as one vector in float64."""
+    return torch.cat([table.detach().cpu().double().flatten() for table in method.parameters()])
+
+
+@torch.no_grad()
+def _assign(method: LearnedMethod, vector: Tensor) -> None:
+    """The inverse of :func:`_vector`."""
+    tables = list(method.parameters())
+    parts = vector.split([table.numel() for table in tables])
+    for table, part in zip(tables, parts, strict=True):
+        table.copy_(part.view(table.shape))
+
+
+def _starts(method: LearnedMethod, count: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """The coefficients of the method, and others near them."""
+    start = _vector(method)
+    yield start
+    for _ in range(count - 1):
+        yield start + 0.3 * torch.randn(len(start), generator=generator, dtype=start.dtype)
+
+
+class _Fit:
+    """Levenberg-Marquardt on the coefficients of one method."""
+
+    def __init__(self, method: LearnedMethod, cases: Sequence[_Case]) -> None:
+        self.cases = cases
+        wide = all(case.problem.y0.dtype == torch.float64 for case in cases)
+        self.method = method.double() if wide else method
+        self.solver = FixedSteps(1, method=self.method)
+        self.change = torch.finfo(torch.float64 if wide else torch.float32).eps ** 0.5
+
+    def residuals(self, vector: Tensor) -> Iterator[Tensor]:
+        _assign(self.method, vector)
+        return (case.residual(self.solver) for case in self.cases)
+
+    def loss(self, vector: Tensor) -> float:
+        total = sum(float(residual.square().sum()) for residual in self.residuals(vector))
+        return total / len(self.cases) if math.isfinite(total) else math.inf
+
+    def best_of(self, starts: Iterable[Tensor], iterations: int) -> Tensor:
+        return min((self.descend(start, iterations) for start in starts), key=self.loss)
+
+    def descend(self, vector: Tensor, iterations: int) -> Tensor:
+        """The coefficients after so many steps, or sooner where they hardly help."""
+        loss, damping, idle = self.loss(vector), 1e-3, 0
+        for _ in range(iterations if loss < math.inf else 0):
+            normal, gradient = self._equations(vector)
+            for _ in range(12):
+                scaled = damping * (normal.diagonal() + 1e-12 * normal.diagonal().max())
+                tried = vector - torch.linalg.solve(normal + scaled.diag(), gradient)
+                lower = self.loss(tried)
+                if lower < loss:
+                    break
+                damping *= 4
+            else:
+                return vector
+            idle = idle + 1 if lower > 0.998 * loss else 0
+            vector, loss, damping = tried, lower, max(damping / 5, 1e-9)
+            if idle == 3:
+                return vector
+        return vector
+
+    def _equations(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """J^T J and J^T r, problem by problem: J of all together need not fit in memory."""
+        base = list(self.residuals(vector))
+        columns = []
+        for shift in torch.eye(len(vector), dtype=vector.dtype) * self.change:
+            columns.append(list(self.residuals(vector + shift)))
+        size = len(vector)
+        normal, gradient = vector.new_zeros(size, size), vector.new_zeros(size)
+        for index, residual in enumerate(base):
+            jacobian = torch.stack([column[index] - residual for column in columns]) / self.change
+            normal += jacobian @ jacobian.t()
+            gradient += jacobian @ residual
+        return normal, gradient

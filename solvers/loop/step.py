@@ -1,0 +1,116 @@
+"""One step as it is tried: the pure part of the integration loop, which may be compiled."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from solvers.fields.base import VectorField
+from solvers.methods.arithmetic import Increment
+from solvers.methods.base import Attempt, BoundMethod, Method
+from solvers.step_size.rules import StepSizeRule, Verdict
+
+
+class Trial(NamedTuple):
+    """A step that was tried: from where, how far, what it came to, and what the rule says."""
+
+    t: Tensor
+    first: Tensor
+    dt: Increment
+    attempt: Attempt
+    control: Any
+    verdict: Verdict | None
+    evaluations: int
+
+
+def time_of(end: float | Tensor, remaining: Increment, y: Tensor) -> Tensor:
+    """The present time as a tensor that broadcasts against the state."""
+    time = end - remaining
+    if isinstance(time, Tensor):
+        return time
+    dtype = torch.promote_types(y.dtype, torch.float32)
+    return torch.full((), time, dtype=dtype, device=y.device)
+
+
+def time_for_field(end: float | Tensor, remaining: Increment, y: Tensor) -> Tensor:
+    """The time as the field is given it."""
+    time = time_of(end, remaining, y)
+    # Per-sample times have axes: in float32 they would promote what a bfloat16 field returns.
+    return time.to(y.dtype) if time.ndim else time
+
+
+def try_step(
+    bound: BoundMethod,
+    rule: StepSizeRule,
+    end: float | Tensor,
+    y: Tensor,
+    control: Any,
+    time: Tensor | None,
+    first: Tensor | None,
+    needs_end: bool,
+) -> Trial:
+    """Try one step from ``y``.
+
+    Args:
+        bound: the method on the field.
+        rule: sizes the step and judges it.
+        end: t1.
+        y: the state.
+        control: the rule's.
+        time: the time for a field that takes no notice of it, else None.
+        first: the first evaluation, where it is known.
+        needs_end: whether the first evaluation of the next step is wanted already.
+    """
+    t = time_for_field(end, control.remaining, y) if time is None else time
+    evaluations = bound.method.stages - 1
+    if first is None:
+        first, evaluations = bound.first(t, y), evaluations + 1
+    dt = _propose(bound, rule, control, y, first)
+    attempt = bound.step(t, y, dt, first)
+    if attempt.last is None and needs_end:
+        attempt = attempt._replace(last=bound.first(t + dt, attempt.y))
+        evaluations += 1
+    after, verdict = rule.judge(control, dt, attempt, y, bound)
+    return Trial(t, first, dt, attempt, after, verdict, evaluations)
+
+
+def _propose(
+    bound: BoundMethod, rule: StepSizeRule, control: Any, y: Tensor, first: Tensor
+) -> Increment:
+    """The rule's step, in the dtype of the state."""
+    if not rule.needs_derivative:
+        dt = rule.propose(control, None)
+    else:
+        with torch.no_grad():  # the size of a step carries no gradient
+            dt = rule.propose(control, bound.derivative(y, first).detach())
+    return dt.to(y.dtype) if isinstance(dt, Tensor) else dt
+
+
+def try_compiled(
+    bound: BoundMethod,
+    rule: StepSizeRule,
+    end: float | Tensor,
+    y: Tensor,
+    control: Any,
+    time: Tensor | None,
+    first: Tensor | None,
+    needs_end: bool,
+) -> Trial:
+    """The same by torch.compile, for any number of samples, where no gradient is recorded."""
+    # One sample is a size of its own to the compiler, and so another program.
+    if torch.is_grad_enabled() or y.shape[0] == 1:
+        return try_step(bound, rule, end, y, control, time, first, needs_end)
+    return _compiled()(bound.method, bound.field, rule, end, y, control, time, first, needs_end)
+
+
+@cache
+def _compiled() -> Any:
+    return torch.compile(_try_anew, dynamic=True)
+
+
+def _try_anew(method: Method, field: VectorField, *arguments: Any) -> Trial:
+    # A plain bound method: what others keep between steps the compiler would have to follow.
+    return try_step(BoundMethod(method, field), *arguments)

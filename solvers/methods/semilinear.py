@@ -1,0 +1,57 @@
+"""What methods for semilinear fields, dy/dt = (target(t, y) - y) / tau, have in common."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from solvers.fields.base import QuasilinearField, SemilinearField, VectorField, check_like
+from solvers.methods.arithmetic import Increment
+from solvers.methods.base import Method
+
+
+class SemilinearMethod(Method):
+    """A method that evaluates the target of a semilinear field, and treats the leak itself."""
+
+    name: str
+
+    def check(self, field: VectorField) -> None:
+        if isinstance(field, QuasilinearField):
+            raise ValueError(
+                f"{self.name} needs time constants that do not depend on the state, and those of "
+                f"{type(field).__name__} do: take semi_implicit_euler or exponential_euler, or a "
+                "general method such as heun"
+            )
+        if not isinstance(field, SemilinearField):
+            raise ValueError(
+                f"{self.name} needs a SemilinearField, dy/dt = (target(t, y) - y) / tau; "
+                f"it was given {type(field).__name__}. Wrap the field as "
+                "solvers.SemilinearField(target, tau), or take a general method such as heun."
+            )
+
+    def first(self, field: VectorField, t: Tensor, y: Tensor) -> Tensor:
+        return evaluate_target(field, t, y)
+
+    def derivative(self, field: VectorField, y: Tensor, first: Tensor) -> Tensor:
+        return (first - y) * cast(SemilinearField, field).rate
+
+
+def evaluate_target(field: VectorField, t: Tensor, y: Tensor) -> Tensor:
+    """target(t, y), of the shape and dtype of y."""
+    return check_like(cast(SemilinearField, field).target(t, y), y, "field.target(t, y)")
+
+
+def evaluate_leak(field: VectorField, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Target and gain, of the shape and dtype of y."""
+    target, gain = cast(QuasilinearField, field).leak(t, y)
+    return check_like(target, y, "field.leak(t, y)"), check_like(gain, y, "field.leak(t, y)")
+
+
+def step_ratio(field: VectorField, dt: Increment, y: Tensor) -> Tensor:
+    """dt / tau in the dtype of the state; broadcasts against it."""
+    ratio = cast(SemilinearField | QuasilinearField, field).rate * dt
+    if isinstance(ratio, Tensor) and ratio.dtype == y.dtype and ratio.device == y.device:
+        return ratio
+    return torch.as_tensor(ratio, dtype=y.dtype, device=y.device)

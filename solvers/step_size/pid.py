@@ -1,0 +1,221 @@
+"""Step sizes controlled by an estimate of the local error, for each sample by itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from solvers.methods.arithmetic import Increment
+from solvers.methods.base import Attempt, BoundMethod, Method
+from solvers.solution import MAX_STEPS, NON_FINITE, STEP_UNDERFLOW, SUCCESS
+from solvers.solver import check_number, check_steps, check_tolerance
+from solvers.step_size.rules import Start, StepSizeRule, Verdict, per_sample, sample_norm
+
+
+class ErrorControl(NamedTuple):
+    """What PID control remembers of the running samples, each ``(n, 1, ..., 1)``."""
+
+    remaining: Tensor
+    dt: Tensor
+    """The next step, before it is cut at t1."""
+    ratio: Tensor
+    """Error ratio of the last step that was tried."""
+    last_ratio: Tensor | None
+    """Error ratios of the last two accepted steps, where the coefficients use them."""
+    ratio_before: Tensor | None
+    smallest: Tensor
+    """A step below this cannot be resolved; no axes."""
+
+
+@dataclass(frozen=True)
+class PID(StepSizeRule):
+    r"""Per-sample error control by a PID controller.
+
+    With the error ratio r_n = RMS(error / (atol + rtol max(|y_n|, |y_{n+1}|))), the RMS taken over
+    the elements of one sample, a step is accepted where r <= 1, and the next is
+
+        dt_{n+1} = dt_n clamp(safety r_n^(-(kp + ki + kd)/q) r_{n-1}^((kp + 2 kd)/q)
+                              r_{n-2}^(-kd/q), factor_min, factor_max),
+
+    where q is the order of the error estimate. The defaults (kp, ki, kd) = (0, 1, 0) are the
+    standard controller; (0.4, 0.6, 0) rejects fewer steps where a stiff field limits them. The
+    size of a step carries no gradient.
+
+    The last step is cut to land on t1. A sample that has arrived or failed is not evaluated any
+    more, where the field can be asked for a part of the batch (see
+    :class:`solvers.SelectableField`).
+
+    Args:
+        rtol, atol: relative and absolute tolerance of the local error of a step. For states in
+            half precision they are taken as no smaller than its rounding (0.008 in bfloat16).
+        proportional, integral, derivative: the coefficients kp, ki, kd.
+        safety: the part of the step that the error allows which is taken.
+        factor_min, factor_max: bounds on the change of the step from one to the next.
+        dt_min: a sample that needs a smaller step fails with STEP_UNDERFLOW; None for the
+            smallest step that the time resolves.
+        dt_max: the largest step; None for no bound.
+        first_step: the first step; None chooses it by one more evaluation (Hairer, Nørsett &
+            Wanner, Solving Ordinary Differential Equations I, II.4).
+        max_steps: steps, rejected ones included, after which a sample fails with MAX_STEPS.
+
+    Raises:
+        ValueError: where a number is out of its range, or on use with a method that has no
+            error estimate.
+
+    Reference: Söderlind 2003, Digital filters in adaptive time-stepping, sections 2 and 3.
+    """
+
+    rtol: float = 1e-5
+    atol: float = 1e-6
+    proportional: float = 0.0
+    integral: float = 1.0
+    derivative: float = 0.0
+    safety: float = 0.9
+    factor_min: float = 0.2
+    factor_max: float = 10.0
+    dt_min: float | None = None
+    dt_max: float | None = None
+    first_step: float | None = None
+    max_steps: int = 10_000
+
+    uses_budget: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for name in ("rtol", "atol"):
+            check_tolerance(name, getattr(self, name))
+        for name in ("proportional", "integral", "derivative"):
+            check_number(name, getattr(self, name), -math.inf, math.inf)
+        if not self.proportional + self.integral + self.derivative > 0:
+            raise ValueError("proportional + integral + derivative must be positive")
+        check_number("safety", self.safety, 0, 1)
+        check_number("factor_min", self.factor_min, 0, 1)
+        check_number("factor_max", self.factor_max, 1, math.inf)
+        for name in ("dt_min", "dt_max", "first_step"):
+            value = getattr(self, name)
+            if value is not None:
+                check_number(name, value, 0, math.inf)
+        if self.dt_min is not None and self.dt_max is not None and self.dt_min > self.dt_max:
+            raise ValueError(f"dt_min {self.dt_min} must not exceed dt_max {self.dt_max}")
+        check_steps(self.max_steps, "max_steps")
+
+    def check(self, method: Method) -> None:
+        if method.error_order is None:
+            raise ValueError(
+                f"PID needs a method that estimates its error, which this one of order "
+                f"{method.order} does not: take HeunEuler, Bosh3, Dopri5 or Tsit5 (ETDRK2 or "
+                "ETDRK4 for semilinear fields), or step_size=Uniform() with a number of steps"
+            )
+
+    def at_least(self, rounding: float) -> PID:
+        """The same with tolerances that are no smaller than the rounding of the field."""
+        return replace(self, rtol=max(self.rtol, rounding), atol=max(self.atol, rounding / 8))
+
+    def start(self, bound: BoundMethod, span: tuple[float, float], y0: Tensor, steps: int) -> Start:
+        whole = per_sample(span[1] - span[0], y0)
+        resolved = 4 * torch.finfo(whole.dtype).eps * max(abs(span[0]), abs(span[1]))
+        smallest = max(self.dt_min or 0.0, resolved)
+        first, evaluations = None, 0
+        if self.first_step is None:
+            first = bound.first(torch.full_like(whole, span[0]), y0)
+            with torch.no_grad():
+                dt = self._first_step(bound, span, y0.detach(), first.detach())
+            evaluations = 2
+        else:
+            dt = torch.full_like(whole, self.first_step)
+        ones = torch.ones_like(whole)
+        control = ErrorControl(
+            remaining=whole,
+            dt=dt.clamp(min=smallest, max=self.dt_max or math.inf),
+            ratio=ones,
+            last_ratio=ones if self.proportional or self.derivative else None,
+            ratio_before=ones if self.derivative else None,
+            smallest=torch.tensor(smallest, dtype=whole.dtype, device=whole.device),
+        )
+        return Start(control, first, evaluations)
+
+    def propose(self, control: ErrorControl, derivative: Tensor | None) -> Increment:
+        return torch.minimum(control.dt, control.remaining)
+
+    @torch.no_grad()
+    def judge(
+        self,
+        control: ErrorControl,
+        dt: Increment,
+        attempt: Attempt,
+        y: Tensor,
+        bound: BoundMethod,
+    ) -> tuple[ErrorControl, Verdict]:
+        order = bound.method.error_order or 1
+        # Detached: no_grad does not stop forward-mode differentiation.
+        largest = torch.maximum(y.detach().abs(), attempt.y.detach().abs())
+        scaled = bound.error(attempt, dt).detach() / largest.mul_(self.rtol).add_(self.atol)
+        size = math.prod(y.shape[1:])
+        # A NaN, of the error or of the state, is an infinite error.
+        ratio = sample_norm(scaled).mul_(size**-0.5).nan_to_num_(nan=math.inf, posinf=math.inf)
+        accepted = ratio <= 1
+        factor = self._factor(control, ratio, order, accepted)
+        next_dt = factor.mul_(dt)
+        if self.dt_max is not None:
+            next_dt.clamp_(max=self.dt_max)
+        remaining = torch.where(accepted, control.remaining - dt, control.remaining)
+        last, before = control.last_ratio, control.ratio_before
+        if before is not None and last is not None:
+            before = torch.where(accepted, last, before)
+        if last is not None:
+            last = torch.where(accepted, ratio, last)
+        lost = (next_dt < control.smallest).logical_and_(~accepted)
+        if self.dt_min is not None:  # an accepted step is no reason to give up
+            next_dt = torch.where(accepted, next_dt.clamp(min=self.dt_min), next_dt)
+        ended = (remaining <= 0).logical_or_(lost).view(-1)
+        after = ErrorControl(remaining, next_dt, ratio, last, before, control.smallest)
+        return after, Verdict(accepted, ended)
+
+    def _factor(self, control: ErrorControl, ratio: Tensor, order: int, accepted: Tensor) -> Tensor:
+        """How much longer the next step is."""
+        kp, ki, kd = self.proportional, self.integral, self.derivative
+        factor = ratio.pow(-(kp + ki + kd) / order).mul_(self.safety)
+        tiny = 1e-4  # of a ratio: an exact step must not decide over the two after it
+        if control.last_ratio is not None:
+            factor.mul_(control.last_ratio.clamp(min=tiny).pow((kp + 2 * kd) / order))
+        if control.ratio_before is not None:
+            factor.mul_(control.ratio_before.clamp(min=tiny).pow(-kd / order))
+            factor = torch.where(accepted, factor, factor.clamp(max=self.safety))
+        return factor.clamp_(self.factor_min, self.factor_max)
+
+    def status(self, control: ErrorControl, verdict: Verdict) -> Tensor:
+        arrived = control.remaining <= 0
+        lost = (control.dt < control.smallest) & ~verdict.accepted
+        unable = torch.where(torch.isinf(control.ratio), int(NON_FINITE), int(STEP_UNDERFLOW))
+        codes = torch.where(lost, unable, int(MAX_STEPS))
+        return torch.where(arrived, int(SUCCESS), codes).view(-1).to(torch.int8)
+
+    @property
+    def most_tries(self) -> float:  # type: ignore[override]
+        return self.max_steps
+
+    def _first_step(
+        self, bound: BoundMethod, span: tuple[float, float], y0: Tensor, first: Tensor
+    ) -> Tensor:
+        """A step whose explicit Euler error is about a hundredth of the tolerance."""
+        order = bound.method.error_order or 1
+        root = math.prod(y0.shape[1:]) ** -0.5
+        scale = y0.abs().mul_(self.rtol).add_(self.atol)
+
+        def rms(x: Tensor) -> Tensor:
+            return sample_norm(x / scale).mul_(root)
+
+        slope = bound.derivative(y0, first)
+        d0, d1 = rms(y0), rms(slope)
+        guess = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
+        guess = guess.nan_to_num(nan=1e-6).clamp(max=span[1] - span[0])
+        ahead = y0 + guess * slope
+        change = bound.derivative(ahead, bound.first(span[0] + guess, ahead)) - slope
+        largest = torch.maximum(d1, rms(change) / guess)
+        curved = (0.01 / largest).pow(1 / order)
+        step = torch.where(largest <= 1e-15, (guess * 1e-3).clamp(min=1e-6), curved)
+        step = torch.minimum(100 * guess, step).nan_to_num(nan=1e-6)
+        return step.clamp(max=span[1] - span[0])

@@ -1,0 +1,113 @@
+"""The contract of the default solver, Euler with gradient-scaled steps."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from solvers import Euler, GradientScaled, Uniform
+from tests.solvers.fields import liquid_field, reference
+
+
+class Recorder:
+    """A field that notes the times at which it was asked."""
+
+    def __init__(self, speeds: Tensor) -> None:
+        self.speeds = speeds  # dy/dt of every sample
+        self.times: list[Tensor] = []
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        self.times.append(t.expand(len(y), 1).clone())
+        return self.speeds.to(y.dtype).expand_as(y)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5, 7])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_takes_exactly_its_steps_and_lands_on_t1(steps: int, dtype: torch.dtype) -> None:
+    speeds = torch.tensor([[0.0], [0.5], [2.0], [50.0]], dtype=dtype)
+    recorder = Recorder(speeds)
+    y0 = torch.zeros(4, 3, dtype=dtype)
+    solution = Euler(steps=steps).solve(recorder, y0, (0.5, 2.0))
+    assert len(recorder.times) == solution.stats.nfe == steps
+    # dy/dt is constant, so the state tells the time that the steps add up to
+    expected = (1.5 * speeds).expand(4, 3)
+    tolerance = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 2e-2}[dtype]
+    torch.testing.assert_close(solution.y, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_steps_are_per_sample_and_shorter_where_the_derivative_is_larger() -> None:
+    recorder = Recorder(torch.tensor([[0.1], [1.0], [3.0], [6.0]], dtype=torch.float64))
+    Euler(steps=5).solve(recorder, torch.zeros(4, 8, dtype=torch.float64))
+    first_steps = recorder.times[1].flatten()
+    assert (first_steps[1:] < first_steps[:-1]).all()
+    assert recorder.times[0].abs().max() == 0
+
+
+def test_no_gradient_through_the_step_sizes() -> None:
+    y0 = torch.full((1, 1), 2.0, dtype=torch.float64, requires_grad=True)
+    sizes: list[float] = []
+    times: list[float] = []
+
+    def decay(t: Tensor, y: Tensor) -> Tensor:
+        times.append(float(t))
+        return -y
+
+    y = Euler(steps=3).solve(decay, y0).y
+    times.append(1.0)
+    sizes = [later - earlier for earlier, later in pairwise(times)]
+    (grad,) = torch.autograd.grad(y.sum(), y0)
+    product = 1.0
+    for size in sizes:
+        product *= 1 - size
+    assert float(grad) == pytest.approx(product, rel=1e-12)
+
+
+# Time constants over the whole range of the cell, and spans of one and of two units of time.
+SUITE = [
+    (seed, tau, span)
+    for seed in range(4)
+    for tau in ((0.1, 5.0), (0.1, 1.0), (0.5, 1.5))
+    for span in (1.0, 2.0)
+]
+
+
+def suite_errors(
+    steps: int, suite: list[tuple[int, tuple[float, float], float]]
+) -> tuple[list[float], list[float]]:
+    """Squared endpoint errors of adaptive and of uniform Euler."""
+    adaptive, uniform = [], []
+    for seed, tau, end in suite:
+        field = liquid_field(seed=seed, tau=tau)
+        y0 = torch.zeros_like(field.drive)
+        exact = reference(field, y0, (0.0, end))
+        for rule, errors in ((GradientScaled(), adaptive), (Uniform(), uniform)):
+            y = Euler(steps=steps, step_size=rule).solve(field, y0, (0.0, end)).y
+            errors.append(float((y - exact).square().mean()))
+    return adaptive, uniform
+
+
+@pytest.mark.parametrize("steps", [3, 5, 7])
+def test_beats_uniform_steps_over_the_liquid_fields(steps: int) -> None:
+    adaptive, uniform = suite_errors(steps, SUITE)
+    assert sum(adaptive) < 0.9 * sum(uniform)
+
+
+@pytest.mark.parametrize("steps", [3, 5, 7])
+def test_is_no_worse_than_uniform_steps_where_those_are_optimal(steps: int) -> None:
+    # Where dt < tau equal steps are the best there are to first order (see GradientScaled).
+    mild = [(seed, tau, end) for seed, tau, end in SUITE if end / steps < tau[0]]
+    assert mild
+    adaptive, uniform = suite_errors(steps, mild)
+    assert sum(adaptive) < sum(uniform)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"sharpness": -1.0}, "sharpness"), ({"relax": 1.0}, "relax"), ({"cap": 0.0}, "cap")],
+)
+def test_bad_options(options: dict[str, float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        GradientScaled(**options)

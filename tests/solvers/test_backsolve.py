@@ -1,0 +1,162 @@
+"""The adjoint method: gradients of every tensor that the field depends on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import solvers
+from solvers import ETDRK2, PID, RK4, BacksolveAdjoint, Bosh3, Checkpointing, Dopri5
+from tests.solvers.fields import liquid_field
+
+TIGHT = PID(1e-10, 1e-10)
+
+
+def problem() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    tensors = {"weight": normal(3, 3), "bias": normal(4, 3), "y0": normal(4, 3)}
+    tensors["rate"] = torch.tensor([[0.5], [1.0], [4.0], [2.0]], dtype=torch.float64)
+    return {name: tensor.requires_grad_() for name, tensor in tensors.items()}
+
+
+def slope(t: Tensor, y: Tensor, p: dict[str, Tensor]) -> Tensor:
+    return torch.tanh(y @ p["weight"] + 2 * p["bias"]) * torch.cos(3 * t) - p["rate"] * y
+
+
+def gradients(solver: solvers.Solver, p: dict[str, Tensor], field: object = None) -> list[Tensor]:
+    doubled = 2 * p["bias"]  # no leaf: a closure over it is what torchdiffeq's adjoint misses
+
+    def closure(t: Tensor, y: Tensor) -> Tensor:
+        return torch.tanh(y @ p["weight"] + doubled) * torch.cos(3 * t) - p["rate"] * y
+
+    solution = solver.solve(
+        closure if field is None else field,  # type: ignore[arg-type]
+        p["y0"],
+        (0.0, 2.0),
+        t_eval=[0.0, 0.3, 1.1, 2.0],
+    )
+    assert solution.ys is not None
+    weights = torch.linspace(-1, 1, 12, dtype=torch.float64).view(4, 3)
+    loss = (solution.y * weights).sum() + solution.ys.square().sum()
+    return list(torch.autograd.grad(loss, list(p.values())))
+
+
+@pytest.mark.parametrize(
+    ("solver", "tolerance"),
+    [
+        (Dopri5(step_size=TIGHT, gradient=BacksolveAdjoint()), 1e-7),
+        (RK4(steps=200, gradient=BacksolveAdjoint()), 1e-7),
+        (Dopri5(step_size=TIGHT, gradient=BacksolveAdjoint(RK4(steps=100))), 1e-5),
+        (Bosh3(step_size=PID(1e-8, 1e-8), gradient=BacksolveAdjoint()), 1e-5),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_gradients_agree_with_those_through_the_steps(
+    solver: solvers.Solver, tolerance: float
+) -> None:
+    p = problem()
+    expected = gradients(Dopri5(step_size=TIGHT), p)
+    for found, wanted in zip(gradients(solver, p), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
+
+
+def test_gradients_of_the_arguments_of_a_field_with_compaction() -> None:
+    p = problem()
+    field = solvers.ParameterisedField(
+        lambda t, y, bias, rate: torch.tanh(y @ p["weight"] + bias) * torch.cos(3 * t) - rate * y,
+        2 * p["bias"],
+        p["rate"],
+    )
+    expected = gradients(Dopri5(step_size=TIGHT), p)
+    found = gradients(Dopri5(step_size=TIGHT, gradient=BacksolveAdjoint()), p, field)
+    for ours, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-7, atol=1e-7)
+
+
+def test_parameters_of_a_module_and_of_a_liquid_field() -> None:
+    module = nn.Linear(3, 3).double()
+    y0 = torch.ones(2, 3, dtype=torch.float64)
+
+    class Field(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = module
+            self.late = nn.Parameter(torch.ones(3, dtype=torch.float64))
+
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            slope = torch.tanh(self.linear(y))
+            if float(t.max()) < 0.5:
+                return slope  # late is not in the graph at t0
+            return slope * (1 + (t - 0.5) * self.late)
+
+    field = Field()
+    grads = []
+    for gradient in (solvers.Backpropagation(), BacksolveAdjoint()):
+        y = RK4(steps=100, gradient=gradient).solve(field, y0).y
+        grads.append(torch.autograd.grad(y.square().sum(), list(field.parameters())))
+    for ours, wanted in zip(grads[1], grads[0], strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-6, atol=1e-7)
+
+    liquid = liquid_field(seed=0, batch=4, hidden=5, tau=(0.5, 2.0))
+    tensors = [liquid.recurrent, liquid.drive, liquid._rate]
+    for tensor in tensors:
+        tensor.requires_grad_()
+    state = torch.zeros(4, 5, dtype=torch.float64)
+    through = Dopri5(step_size=TIGHT).solve(liquid, state).y
+    expected = torch.autograd.grad(through.square().sum(), tensors)
+    back = ETDRK2(steps=400, gradient=BacksolveAdjoint(Dopri5(step_size=TIGHT)))
+    found = torch.autograd.grad(back.solve(liquid, state).y.square().sum(), tensors)
+    for ours, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_memory_does_not_grow_with_the_steps() -> None:
+    weight = torch.eye(8, requires_grad=True)
+    y0 = torch.ones(4, 8)
+
+    def saved(gradient: solvers.GradientMode, steps: int) -> int:
+        kept = 0
+
+        def pack(tensor: Tensor) -> Tensor:
+            nonlocal kept
+            kept += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            RK4(steps, gradient=gradient).solve(lambda t, y: torch.tanh(y @ weight), y0)
+        return kept
+
+    assert saved(BacksolveAdjoint(), 40) == saved(BacksolveAdjoint(), 10)
+    assert saved(solvers.Backpropagation(), 40) > 3 * saved(solvers.Backpropagation(), 10)
+
+
+def test_what_it_cannot_do_is_said() -> None:
+    weight = torch.eye(2, requires_grad=True)
+    y0 = torch.ones(3, 2)
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return -y @ weight
+
+    semilinear = solvers.SemilinearField(field, 0.5)
+    with pytest.raises(ValueError, match=r"explicit Runge-Kutta method: BacksolveAdjoint\(solver="):
+        ETDRK2(gradient=BacksolveAdjoint()).solve(semilinear, y0)
+    with pytest.raises(ValueError, match="no event and no t_eval of each sample"):
+        RK4(gradient=BacksolveAdjoint()).solve(field, y0, t_eval=torch.rand(1, 3))
+    y = RK4(gradient=BacksolveAdjoint()).solve(field, y0).y
+    (grad,) = torch.autograd.grad(y.square().sum(), weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+    with pytest.raises(ValueError, match=r"does not work under torch\.compile and function"):
+        torch.func.vmap(lambda y: RK4(gradient=BacksolveAdjoint()).solve(field, y).y)(y0[None])
+
+
+def test_by_name() -> None:
+    assert solvers.get("heun", gradient="backsolve").gradient == BacksolveAdjoint()  # type: ignore[attr-defined]
+    assert solvers.get("heun", gradient="checkpointing").gradient == Checkpointing()  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="gradient must be one of backpropagation, checkpointing"):
+        solvers.get("heun", gradient="adjoint")

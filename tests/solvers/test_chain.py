@@ -1,0 +1,255 @@
+"""Problems solved one after the other: as by solving each, with the gradient in one sweep."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import solvers
+from liquid_ode.cells import LiquidField
+from solvers import (
+    Dopri5,
+    Euler,
+    ExponentialEuler,
+    Heun,
+    LeakPullbackField,
+    QuasilinearField,
+    SemiImplicitEuler,
+    SolverError,
+    TorchDiffEq,
+    Uniform,
+)
+from solvers.gradients import cache_chunks as chunks
+from tests.solvers.fields import is_taped
+
+RELAXATIONS = [Euler(steps=3), Euler(steps=3, step_size=Uniform()), ExponentialEuler(steps=2)]
+RELAXATIONS += [SemiImplicitEuler(steps=3)]
+OTHERS = [Heun(steps=2), Dopri5(), TorchDiffEq("rk4", steps=3)]
+B, H, T = 5, 4, 3
+
+
+class Saturating(LeakPullbackField):
+    """rate g(y) (u(y) - y) with u = tanh(W y + b) and g = 1.5 + sin y, differentiated by hand."""
+
+    def __init__(self, rate: Tensor, weight: Tensor, bias: Tensor) -> None:
+        super().__init__(rate)
+        self.weight, self.bias = weight, bias
+
+    def leak(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.tanh(torch.addmm(self.bias, y, self.weight.t())), 1.5 + y.sin()
+
+    def select(self, rows: slice) -> Saturating:
+        return Saturating(self.rate[rows], self.weight, self.bias[rows])  # type: ignore[index]
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        return self.weight, self.bias
+
+    def with_inputs(self, rate: Tensor, *inputs: Tensor) -> Saturating:
+        return Saturating(rate, *inputs)
+
+    def pullback(self, *inputs: Tensor) -> _SaturatingPullback:
+        return _SaturatingPullback(*inputs)
+
+
+class _SaturatingPullback:
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.weight, self.grads = weight, [torch.zeros_like(weight), torch.zeros_like(bias)]
+
+    def pull(
+        self,
+        y: Tensor,
+        target: Tensor,
+        gain: Tensor,
+        of_target: Tensor,
+        of_gain: Tensor,
+        base: Tensor,
+    ) -> Tensor:
+        inner = of_target * (1 - target.square())
+        self.grads[0] += inner.t() @ y
+        self.grads[1] += inner
+        return base + inner @ self.weight + y.cos() * of_gain
+
+    def gradients(self) -> tuple[Tensor, ...]:
+        return tuple(self.grads)
+
+
+def tensors() -> tuple[Tensor, ...]:
+    """A weight that all share, biases and rates of each, and y0."""
+    torch.manual_seed(0)
+    shapes = ((H, H), (T, B, H), (T, B, H), (B, H))
+    drawn = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    drawn[2] = 0.2 + drawn[2].abs()
+    return tuple(tensor.requires_grad_() for tensor in drawn)
+
+
+def fields_of(kind: type, weight: Tensor, bias: Tensor, rate: Tensor) -> list[solvers.VectorField]:
+    each = zip(bias.unbind(), rate.unbind(), strict=True)
+    if kind is LiquidField:
+        return [LiquidField(weight, *own) for own in each]
+    return [Saturating(r, weight, b) for b, r in each]
+
+
+def one_by_one(solver: solvers.Solver, fields: list, y0: Tensor) -> Tensor:  # type: ignore[type-arg]
+    ends = []
+    for field in fields:
+        y0 = solver.solve(field, y0, (0.0, 0.7)).y
+        ends.append(y0)
+    return torch.stack(ends)
+
+
+@pytest.mark.parametrize("kind", [LiquidField, Saturating])
+@pytest.mark.parametrize("solver", [*RELAXATIONS, *OTHERS], ids=repr)
+def test_a_chain_is_the_problems_one_by_one(solver: solvers.Solver, kind: type) -> None:
+    weight, bias, rate, y0 = tensors()
+    found = []
+    for solve in (one_by_one, lambda s, f, y: s.solve_chain(f, y, (0.0, 0.7))):
+        ends = solve(solver, fields_of(kind, weight, bias, rate), y0)
+        grads = torch.autograd.grad(ends.sin().sum(), (weight, bias, rate, y0))
+        found.append([ends, *grads])
+    assert found[1][0].shape == (T, B, H)
+    for expected, actual in zip(*found, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-12)
+    with torch.no_grad():
+        ends = solver.solve_chain(fields_of(kind, weight, bias, rate), y0, (0.0, 0.7))
+    torch.testing.assert_close(ends, found[0][0], rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [LiquidField, Saturating])
+@pytest.mark.parametrize("solver", RELAXATIONS[1:], ids=repr)
+def test_gradient_of_a_chain_by_finite_differences(solver: solvers.Solver, kind: type) -> None:
+    def solve(weight: Tensor, bias: Tensor, rate: Tensor, y0: Tensor) -> Tensor:
+        return solver.solve_chain(fields_of(kind, weight, bias, rate), y0)
+
+    assert is_taped(solve(*tensors()))
+    assert torch.autograd.gradcheck(solve, tensors())
+    assert torch.autograd.gradgradcheck(solve, tensors())
+
+
+@pytest.mark.parametrize("kind", [LiquidField, Saturating])
+def test_a_chain_in_chunks_of_rows(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, bias, rate, y0 = tensors()
+    found = []
+    for elements in (2**16, 8 / torch.get_num_threads()):
+        monkeypatch.setattr(chunks, "_ELEMENTS_A_THREAD", elements)
+        ends = SemiImplicitEuler(steps=3).solve_chain(fields_of(kind, weight, bias, rate), y0)
+        assert is_taped(ends)
+        found.append([ends, *torch.autograd.grad(ends.sin().sum(), (weight, bias, rate, y0))])
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-12)
+
+
+def test_a_rate_that_all_share_gathers_its_gradient() -> None:
+    weight, bias, rate, y0 = tensors()
+    of_all = rate[0].detach().requires_grad_()
+    fields = [Saturating(of_all, weight, own) for own in bias.unbind()]
+    grads = [
+        torch.autograd.grad(ends.sin().sum(), (of_all, weight))
+        for ends in (
+            SemiImplicitEuler(steps=3).solve_chain(fields, y0, (0.0, 0.7)),
+            one_by_one(SemiImplicitEuler(steps=3), fields, y0),
+        )
+    ]
+    for actual, expected in zip(*grads, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-12)
+
+
+class Cubic(QuasilinearField):
+    """dy/dt = 2 (1 + y^2) (0 - y), without a derivative of its own."""
+
+    def leak(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(y), 1 + y.square()
+
+
+def test_quasilinear_fields_with_every_kind_of_method() -> None:
+    y0 = torch.linspace(-1, 1, 6, dtype=torch.float64).view(3, 2)
+    field = Cubic(2.0)
+    # v = y^2 obeys dv/dt = -4 v (1 + v), whose solution is v / (1 + v) = c exp(-4 t)
+    ratio = y0.square() / (1 + y0.square()) * torch.tensor(-4.0).double().exp()
+    exact = y0.sign() * (ratio / (1 - ratio)).sqrt()
+    for solver in (Dopri5(), Heun(steps=200), TorchDiffEq("rk4", steps=50)):
+        torch.testing.assert_close(solver.solve(field, y0).y, exact, rtol=1e-3, atol=1e-4)
+    for name in ("semi_implicit_euler", "exponential_euler", "uniform_euler"):
+        errors = [
+            float((solvers.get(name, steps=n).solve(field, y0).y - exact).abs().max())
+            for n in (100, 200)
+        ]
+        assert 1.8 < errors[0] / errors[1] < 2.2  # order 1
+
+
+def test_semi_implicit_euler_of_a_quasilinear_field_is_the_fused_update() -> None:
+    y0, dt = torch.tensor([[0.5, -2.0]], dtype=torch.float64), 0.25
+    y = y0
+    for _ in range(4):
+        y = y / (1 + dt * 2 * (1 + y.square()))
+    solution = SemiImplicitEuler(steps=4).solve(Cubic(2.0), y0, t_eval=[0.5, 1.0])
+    torch.testing.assert_close(solution.y, y)
+    assert solution.ys is not None
+    torch.testing.assert_close(solution.ys[1], y)
+
+
+@pytest.mark.parametrize("name", ["etdrk2", "etdrk4"])
+def test_methods_that_a_quasilinear_field_does_not_suit(name: str) -> None:
+    with pytest.raises(ValueError, match="time constants that do not depend on the state"):
+        solvers.get(name).solve(Cubic(2.0), torch.ones(2, 3))
+
+
+def test_bad_chains() -> None:
+    with pytest.raises(ValueError, match="at least one field"):
+        Euler().solve_chain([], torch.ones(2, 3))
+    weight, bias, rate, y0 = tensors()
+    with torch.no_grad():
+        bias[1, 2] = torch.nan
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients), pytest.raises(
+            SolverError, match="problem 2 of 3: 1 of 5 samples met a NaN"
+        ):  # fmt: skip
+            Euler().solve_chain(fields_of(LiquidField, weight, bias, rate), y0)
+    with pytest.raises(ValueError, match="t_span must run forwards"):
+        Euler().solve_chain(fields_of(LiquidField, weight, bias, rate), y0, (1.0, 0.0))
+
+
+def test_states_may_be_edited_in_place() -> None:
+    weight, bias, rate, y0 = tensors()
+    fields = fields_of(LiquidField, weight, bias, rate)
+    for count in (1, T):
+        ends = Euler(steps=2, step_size=Uniform()).solve_chain(fields[:count], y0)
+        expected = torch.autograd.grad((2 * ends).sum(), weight, retain_graph=True)
+        ends.mul_(2)
+        torch.testing.assert_close(torch.autograd.grad(ends.sum(), weight), expected)
+
+
+def test_shared_gradients_of_long_chains_are_added_in_float32() -> None:
+    torch.manual_seed(0)
+    weight = (0.5 * torch.randn(H, H)).bfloat16().requires_grad_()
+    bias, rate = torch.randn(600, B, H).bfloat16(), torch.rand(600, B, H).bfloat16()
+    grads = []
+    for dtype in (torch.bfloat16, torch.float32):
+        fields = fields_of(LiquidField, weight.to(dtype), bias.to(dtype), rate.to(dtype))
+        ends = Euler(steps=2, step_size=Uniform()).solve_chain(
+            fields, torch.zeros(B, H, dtype=dtype)
+        )
+        grads.append(torch.autograd.grad(ends.float().sum(), weight)[0].float())
+    assert (grads[0] - grads[1]).norm() < 0.03 * grads[1].norm()
+
+
+def test_inputs_that_are_made_at_each_reading() -> None:
+    weight, bias, rate, y0 = tensors()
+
+    class Remade(Saturating):
+        @property
+        def inputs(self) -> tuple[Tensor, ...]:
+            return self.weight * 1, self.bias
+
+    fields = [Remade(r, weight, b) for b, r in zip(bias.unbind(), rate.unbind(), strict=True)]
+    ends = SemiImplicitEuler(steps=2).solve_chain(fields, y0)
+    plain = SemiImplicitEuler(steps=2).solve_chain(fields_of(Saturating, weight, bias, rate), y0)
+    actual, expected = (torch.autograd.grad(x.sin().sum(), weight) for x in (ends, plain))
+    torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("rate", [-1.0, float("nan"), torch.tensor([1.0, -0.5])])
+def test_bad_rates(rate: Tensor | float) -> None:
+    with pytest.raises(ValueError, match="rate must be finite and at least 0 everywhere"):
+        Cubic(rate)

@@ -1,0 +1,73 @@
+"""The shipped conformance suite: every solver passes it, also one of a user's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import solvers
+from solvers import NativeSolver, testing
+from tests.solvers.own_methods import Kutta3, Lawson, ShuOsher, ShuOsherStep, Trapezoid
+
+# Of solvers that do not declare their order.
+ORDERS = {"rk4": 4, "torchdiffeq:euler": 1, "torchdiffeq:midpoint": 2, "torchdiffeq:heun3": 3}
+SHARED_STEPS = {"dopri5", "torchdiffeq:bosh3", "torchdiffeq:dopri8"}
+NAMES = list(dict.fromkeys([*solvers.names(), *ORDERS, *sorted(SHARED_STEPS)]))
+NATIVE = [name for name in NAMES if "gradient" in solvers.options(name)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_solver_conforms(name: str) -> None:
+    solver = solvers.get(name)
+    testing.check_solver(solver, ORDERS.get(name), per_sample=name not in SHARED_STEPS)
+
+
+# One of each kind: equal steps, steps by the slope, steps by the error; general and semilinear.
+KINDS = ["euler", "heun", "batched_tsit5", "exponential_euler", "batched_etdrk4"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("mode", [solvers.Checkpointing, solvers.BacksolveAdjoint])
+def test_every_gradient_mode_conforms(name: str, mode: type[solvers.GradientMode]) -> None:
+    solver = solvers.get(name)
+    assert isinstance(solver, NativeSolver)
+    gradient = mode()
+    if mode is solvers.BacksolveAdjoint and isinstance(solver.method, solvers.SemilinearMethod):
+        gradient = solvers.BacksolveAdjoint(solvers.Tsit5())
+    testing.check_gradients(replace(solver, gradient=gradient))
+
+
+@pytest.mark.parametrize("kind", ["explicit", "exponential"])
+@pytest.mark.parametrize("evaluations", [2, 4])
+def test_learned_solvers_conform_before_they_are_trained(kind: str, evaluations: int) -> None:
+    method = solvers.LearnedMethod.of(kind, evaluations)
+    testing.check_solver(solvers.LearnedSolver([method]), 2)
+
+
+@pytest.mark.parametrize("name", [name for name in NATIVE if "rtol" in solvers.options(name)])
+def test_error_controlled_methods_have_their_order_at_equal_steps(name: str) -> None:
+    kind = type(solvers.get(name))
+    solver = kind(steps=8, step_size=solvers.Uniform())  # type: ignore[call-arg]
+    testing.check_order(solver)
+    testing.check_dense_output(solver)
+
+
+OWN = [Kutta3(steps=8), ShuOsher(steps=8), Trapezoid(), Lawson(steps=8)]
+
+
+@pytest.mark.parametrize("solver", OWN, ids=lambda solver: type(solver).__name__)
+def test_a_method_of_ones_own_conforms(solver: NativeSolver) -> None:
+    testing.check_solver(solver)
+    testing.check_gradients(replace(solver, gradient=solvers.Checkpointing()))
+    if solver.steps is not None:
+        testing.check_batch_independence(replace(solver, step_size=solvers.GradientScaled()))
+
+
+def test_checks_take_a_method_without_a_solver() -> None:
+    testing.check_order(ShuOsherStep())
+    testing.check_gradients(ShuOsherStep())
+    with pytest.raises(AssertionError, match="should converge with order 2"):
+        testing.check_order(ShuOsherStep(), order=2)
+    with pytest.raises(ValueError, match="give it an instance, not the class"):
+        testing.check_order(Kutta3)  # type: ignore[arg-type]
