@@ -4,40 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
-from solvers.fields.base import QuasilinearField, SemilinearField, VectorField, check_rate
-from solvers.fields.half_precision import promoted
-from solvers.gradients.cache_chunks import run_in_chunks
-from solvers.gradients.hand_written import solve_chain_taped, solve_taped
+from solvers.fields.base import VectorField, fitted
+from solvers.fields.wrappers import OneSystemsEvent, as_one_system, in_half_precision
 from solvers.gradients.modes import Backpropagation, GradientMode
-from solvers.loop.events import Event
-from solvers.loop.integration import Integration
-from solvers.loop.saved_times import Times
+from solvers.loop.integration import UNREADABLE, Integration
+from solvers.loop.problem import Problem
 from solvers.methods.base import Method
-from solvers.methods.relaxation import relaxation_of
-from solvers.solution import Solution, Stats
-from solvers.solver import Solver, check_problem, check_steps
+from solvers.solution import Solution, Stats, all_finite, all_succeeded, batch_shape
+from solvers.solver import Solver
 from solvers.step_size.pid import PID
-from solvers.step_size.rules import BudgetRule, StepSizeRule, Uniform, Watched
-from solvers.transforms import all_finite, finite_samples, finite_status, under_transform
+from solvers.step_size.rules import BudgetRule, StepSizeRule, Uniform
 
 Self = TypeVar("Self", bound="NativeSolver")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class NativeSolver(Solver):
     """A method, the rule that sizes its steps, and the way a gradient gets back.
 
-    A subclass names its ``method``; that is all it takes to add one.
+    A solver of its own name is made by ``class Name(NativeSolver, method=..., step_size=...)``,
+    where the rule is the one that it takes unless told otherwise.
 
     Args:
-        steps: number of steps, at least 1, for :class:`Uniform` and :class:`GradientScaled`;
-            None with :class:`PID`, which takes the steps that its tolerances need.
-        step_size: the rule.
+        steps: so many steps, by the solver's own rule if it takes a number, else equal ones.
+        method: how one step is made.
+        rtol, atol: tolerances, for steps sized by their error (:class:`PID`).
+        step_size: the rule, in place of these.
         gradient: :class:`Backpropagation`, :class:`Checkpointing` or :class:`BacksolveAdjoint`.
         compiled: whether the steps of an error-controlled solve are compiled by torch.compile,
             where no gradient is recorded. The first solve then takes some seconds more; small
@@ -47,88 +44,61 @@ class NativeSolver(Solver):
             those runs as it would without.
 
     Raises:
-        ValueError: where ``steps`` is below 1, missing, or given to a rule that chooses its own;
-            where the method has no error estimate and the rule needs one.
+        ValueError: where an option is not as described, or two contradict each other; where the
+            method has no error estimate and the rule needs one.
     """
 
-    steps: int | None = 5
-    step_size: StepSizeRule = Uniform()
-    gradient: GradientMode = Backpropagation()
-    compiled: bool = False
+    method: Method
+    step_size: StepSizeRule
+    gradient: GradientMode
+    compiled: bool
 
-    method: ClassVar[Method]
+    own: ClassVar[tuple[Method | None, StepSizeRule]] = (None, Uniform())
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.step_size, StepSizeRule):
-            raise ValueError(
-                "step_size must be a rule such as solvers.Uniform(), solvers.GradientScaled() or "
-                f"solvers.PID(rtol=1e-5), not {self.step_size!r}"
-            )
-        if not isinstance(self.gradient, GradientMode):
+    def __init_subclass__(
+        cls, method: Method | None = None, step_size: StepSizeRule | None = None, **more: Any
+    ) -> None:
+        super().__init_subclass__(**more)
+        cls.own = (method or cls.own[0], step_size or cls.own[1])
+        dataclass(frozen=True, init=False)(cls)
+
+    def __init__(
+        self,
+        steps: int | None = None,
+        *,
+        method: Method | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        step_size: StepSizeRule | None = None,
+        gradient: GradientMode = Backpropagation(),
+        compiled: bool = False,
+    ) -> None:
+        own_method, own_rule = self.own
+        method = method or own_method
+        if not isinstance(method, Method):
+            raise ValueError(f"method must be a solvers.Method, not {method!r}")
+        if not isinstance(gradient, GradientMode):
             raise ValueError(
                 "gradient must be a mode such as solvers.Backpropagation() or "
-                f"solvers.Checkpointing(), not {self.gradient!r}"
+                f"solvers.Checkpointing(), not {gradient!r}"
             )
-        self.step_size.check(self.method)
-        self.gradient.check(self.method)
-        if self.step_size.uses_budget:
-            if self.steps is None:
-                raise ValueError(
-                    f"{type(self.step_size).__name__} needs a number of steps, such as steps=5"
-                )
-            check_steps(self.steps)
-            if self.compiled:
-                raise ValueError(
-                    "compiled is for error control; a fixed number of steps is compiled with the "
-                    "model around it: torch.compile(model)"
-                )
-        elif self.steps is not None:
+        rule = _rule(own_rule, step_size, steps, rtol, atol)
+        rule.check(method)
+        gradient.check(method)
+        if compiled and not rule.controlled:
             raise ValueError(
-                f"{type(self.step_size).__name__} chooses its own number of steps, so steps must "
-                f"be None, not {self.steps!r}: bound it with max_steps, or take step_size=Uniform()"
+                "compiled is for error control; a fixed number of steps is compiled with the "
+                "model around it: torch.compile(model)"
             )
+        for name, value in zip(
+            ("method", "step_size", "gradient", "compiled"),
+            (method, rule, gradient, compiled),
+            strict=True,
+        ):
+            object.__setattr__(self, name, value)
 
-    def solve(
-        self,
-        field: VectorField,
-        y0: Tensor,
-        t_span: tuple[float, float] = (0.0, 1.0),
-        *,
-        t_eval: Tensor | Sequence[float] | None = None,
-        event: Event | None = None,
-        throw: bool = True,
-    ) -> Solution:
-        span, asked = check_problem(y0, t_span, t_eval)
-        self.method.check(field)
-        if event is not None and not isinstance(event, Event):
-            raise ValueError(f"event must be solvers.Event(function), not {event!r}")
-        if isinstance(field, SemilinearField | QuasilinearField):
-            check_rate(field, y0)
-        if y0.numel() == 0:
-            return _nothing_to_solve(y0, asked, event)
-        times = None
-        if isinstance(asked, Tensor):
-            times = Times((), span[1] - asked)
-        elif asked is not None:
-            times = Times(tuple(span[1] - t for t in asked), None)
-        integration = Integration(
-            self.method,
-            self.step_size,
-            self.gradient,
-            self.steps or 0,
-            field,
-            span,
-            times,
-            event,
-            compiled=self.compiled,
-        )
-        if isinstance(self.step_size, BudgetRule):
-            if event is not None:
-                raise ValueError(
-                    "events need error control: take step_size=PID(...), as Dopri5 and Tsit5 do"
-                )
-            return self._by_budget(integration, y0, throw)
-        return self._by_error(integration, y0, throw)
+    def with_steps(self: Self, steps: int) -> Self:
+        return replace(self, step_size=self.step_size.with_steps(steps))
 
     def solve_chain(
         self,
@@ -136,83 +106,115 @@ class NativeSolver(Solver):
         y0: Tensor,
         t_span: tuple[float, float] = (0.0, 1.0),
     ) -> Tensor:
-        if len(fields) > 1 and isinstance(self.step_size, BudgetRule) and y0.numel():
-            span, _ = check_problem(y0, t_span, None)
-            ends = self._chain_taped(fields, y0, span)
+        if len(fields) > 1 and isinstance(y0, Tensor) and y0.ndim > 1 and y0.numel():
+            integration = self._integration(Problem.of(fields[0], y0, t_span))
+            for field in fields:
+                self.method.check(field)
+            ends = self.gradient.chain(integration, [fitted(field, y0) for field in fields])
             # Where one is not finite: one by one, to say which sample of which problem, and why.
             if ends is not None and all_finite(ends.detach()):
                 return ends
         return super().solve_chain(fields, y0, t_span)
 
-    def _chain_taped(
-        self, fields: Sequence[VectorField], y0: Tensor, span: tuple[float, float]
-    ) -> Tensor | None:
-        if type(self.gradient) is not Backpropagation:
-            return None
-        for field in fields:
-            self.method.check(field)
-        integration = Integration(
-            self.method, self.step_size, self.gradient, self.steps or 0, fields[0], span
-        )
-        return solve_chain_taped(integration, fields, y0)
+    def _integration(self, problem: Problem) -> Integration:
+        return Integration(problem, self.method, self.step_size, compiled=self.compiled)
 
-    def _by_error(self, integration: Integration, y0: Tensor, throw: bool) -> Solution:
-        """Steps that depend on the data, and states of at least float32."""
-        if under_transform():
+    def _solve(self, problem: Problem) -> Solution:
+        self.method.check(problem.field)
+        rule, y0 = self.step_size, problem.y0
+        if y0.numel() == 0:
+            return _nothing_to_solve(problem)
+        if rule.controlled and torch.compiler.is_compiling():
+            raise ValueError(UNREADABLE)
+        if problem.event is not None and not rule.controlled:
             raise ValueError(
-                "error control chooses its steps by the data, which torch.compile and function "
-                "transforms such as vmap cannot follow: take step_size=Uniform() with a number "
-                "of steps there"
+                "events need error control: take tolerances, as DormandPrince and Tsit5 do"
             )
+        if y0.ndim < 2 or rule.shared:
+            return _one_system(self, problem)
+        return self._solve_batch(problem)
+
+    def _solve_batch(self, problem: Problem) -> Solution:
+        if self.step_size.controlled:
+            return self._in_full_precision(problem)
+        return self.gradient.solve(self._integration(problem))
+
+    def _in_full_precision(self, problem: Problem) -> Solution:
+        """Error estimates mean nothing in half precision: the field sees it, the rule does not."""
+        y0 = problem.y0
         dtype = torch.promote_types(y0.dtype, torch.float32)
         if dtype == y0.dtype:
-            solution = self.gradient.solve(integration, y0)
-        else:
-            # Error estimates mean nothing in half precision: the field sees it, the rule does not.
-            field = promoted(integration.field, dtype, y0)
-            rule = integration.rule
-            if isinstance(rule, PID):
-                rule = rule.at_least(torch.finfo(y0.dtype).eps)
-            promotion = replace(integration, field=field, rule=rule)
-            solution = self.gradient.solve(promotion, y0.to(dtype))
-            ys = None if solution.ys is None else solution.ys.to(y0.dtype)
-            solution = replace(solution, y=solution.y.to(y0.dtype), ys=ys)
-        return solution.throw() if throw else solution
-
-    def _by_budget(self, integration: Integration, y0: Tensor, throw: bool) -> Solution:
-        """A number of steps, of which only the result is examined."""
-        relaxation = relaxation_of(self.method)
-        if relaxation is not None and isinstance(
-            integration.field, SemilinearField | QuasilinearField
-        ):
-            integration = replace(integration, method=relaxation)
-        solution = None
-        if integration.times is None and type(self.gradient) is Backpropagation:
-            solution = solve_taped(integration, y0)
-        if solution is None:
-            solution = run_in_chunks(integration, y0)
-        if under_transform() or all_finite(solution.y.detach()):
-            return solution
-        if throw:
-            replace(solution, status=finite_status(finite_samples(solution.y))).throw()
-        # Rare, so paid for only here: the same solve again, examined at every step.
-        watched = Watched(cast(BudgetRule, integration.rule))
-        careful = replace(integration, rule=watched).run(y0)
-        stats = replace(careful.stats, nfe=solution.stats.nfe + careful.stats.nfe)
-        return replace(careful, stats=stats)
-
-    def with_steps(self: Self, steps: int) -> Self:
-        check_steps(steps)
-        return replace(self, steps=steps) if self.step_size.uses_budget else self
+            return self.gradient.solve(self._integration(problem))
+        field = in_half_precision(problem.field, y0.dtype, dtype)
+        integration = self._integration(replace(problem, field=field, y0=y0.to(dtype)))
+        rule = self.step_size.with_rounding(torch.finfo(y0.dtype).eps)
+        solution = self.gradient.solve(replace(integration, rule=rule))
+        ys = None if solution.ys is None else solution.ys.to(y0.dtype)
+        return replace(solution, y=solution.y.to(y0.dtype), ys=ys)
 
 
-def _nothing_to_solve(
-    y0: Tensor, asked: list[float] | Tensor | None, event: Event | None
-) -> Solution:
-    """The solution of no samples, or of samples without elements."""
-    ys = None if asked is None else y0.expand(len(asked), *y0.shape)
-    status = torch.zeros(y0.shape[:1], dtype=torch.int8, device=y0.device)
-    event_time = None
+def _rule(
+    own: StepSizeRule,
+    given: StepSizeRule | None,
+    steps: int | None,
+    rtol: float | None,
+    atol: float | None,
+) -> StepSizeRule:
+    """The rule that the options of a solver name."""
+    if given is not None and not isinstance(given, StepSizeRule):
+        raise ValueError(
+            "step_size must be a rule such as solvers.Uniform(5), solvers.GradientScaled(5) or "
+            f"solvers.PID(rtol=1e-5), not {given!r}"
+        )
+    tolerances = rtol is not None or atol is not None
+    if steps is not None and tolerances:
+        raise ValueError("steps and rtol or atol contradict each other: give one or the other")
+    rule = given or own
+    if tolerances:
+        if given is None and not rule.controlled:
+            rule = PID()
+        return rule.with_tolerances(rtol, atol)
+    if steps is None:
+        return rule
+    if rule.controlled and given is None:
+        rule = Uniform()
+    if not isinstance(rule, BudgetRule):
+        raise ValueError(
+            f"{type(rule).__name__} chooses its own number of steps, so steps={steps!r} means "
+            "nothing to it: bound it with max_steps, or leave step_size out"
+        )
+    return rule.with_steps(steps)
+
+
+def _one_system(solver: NativeSolver, problem: Problem) -> Solution:
+    """The solution where all of the state takes the same steps, as one sample."""
+    y0, times, event = problem.y0, problem.times, problem.event
+    shape = y0.shape
+    if times is not None and times.of_each is not None:
+        raise ValueError("with PID(shared=True) t_eval has shape (M,), the same for all samples")
     if event is not None:
-        event_time = torch.full_like(status, torch.nan, dtype=torch.float32)
-    return Solution(y0, ys, Stats(0, 0), status, event_time)
+        event = replace(event, function=OneSystemsEvent(event.function, shape))
+    field = as_one_system(problem.field, shape)
+    system = Problem(field, y0.reshape(1, *(shape or (1,))), problem.t_span, times, event)
+    solution = solver._solve_batch(system)
+    stats, batch = solution.stats, batch_shape(y0)
+    event_time = solution.event_time
+    return replace(
+        solution,
+        y=solution.y.reshape(shape),
+        ys=None if solution.ys is None else solution.ys.reshape(-1, *shape),
+        stats=Stats(*(int(count) for count in (stats.nfe, stats.accepted, stats.rejected))),
+        status=solution.status[0].expand(batch),
+        event_time=None if event_time is None else event_time[0].expand(batch),
+    )
+
+
+def _nothing_to_solve(problem: Problem) -> Solution:
+    """The solution of no samples, or of samples without elements."""
+    y0, times = problem.y0, problem.times
+    ys = None if times is None else y0.expand(len(times), *y0.shape)
+    event_time = None
+    if problem.event is not None:
+        dtype = torch.promote_types(y0.dtype, torch.float32)
+        event_time = torch.full(batch_shape(y0), torch.nan, dtype=dtype, device=y0.device)
+    return Solution(y0, ys, Stats(0, 0), all_succeeded(y0), event_time, succeeded=True)

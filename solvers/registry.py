@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-from solvers.explicit_solvers import (
-    RK4,
-    Bosh3,
-    Dopri5,
-    Euler,
-    Heun,
-    HeunEuler,
-    Midpoint,
-    Ralston,
-    Tsit5,
-)
+from solvers import catalogue
 from solvers.gradients.adjoint import BacksolveAdjoint
 from solvers.gradients.modes import Backpropagation, Checkpointing, GradientMode
 from solvers.learned.solver import LearnedSolver
-from solvers.methods.base import RungeKutta
+from solvers.methods.runge_kutta import RungeKutta
 from solvers.native import NativeSolver
-from solvers.semilinear_solvers import ETDRK2, ETDRK4, ExponentialEuler, SemiImplicitEuler
 from solvers.solver import Solver
 from solvers.step_size.pid import PID
 from solvers.step_size.rules import GradientScaled, Uniform
@@ -41,8 +31,9 @@ _GRADIENTS: dict[str, Callable[[], GradientMode]] = {
 def _gradient(name: str, kind: type[NativeSolver] | None = None) -> GradientMode:
     if name not in _GRADIENTS:
         raise ValueError(f"gradient must be one of {', '.join(_GRADIENTS)}, not {name!r}")
-    if name == "backsolve" and kind is not None and not isinstance(kind.method, RungeKutta):
-        return BacksolveAdjoint(Dopri5())  # the way back has no leak to treat by itself
+    if name == "backsolve" and kind is not None and not isinstance(kind.own[0], RungeKutta):
+        # The way back has no leak to treat by itself.
+        return BacksolveAdjoint(catalogue.DormandPrince())
     return _GRADIENTS[name]()
 
 
@@ -53,25 +44,40 @@ def _euler(
     cap: float = 2.0,
     gradient: str = "backpropagation",
 ) -> Solver:
-    rule = GradientScaled(sharpness, relax, cap)
-    return Euler(steps, rule, _gradient(gradient))
+    rule = GradientScaled(steps, sharpness, relax, cap)
+    return catalogue.Euler(step_size=rule, gradient=_gradient(gradient))
 
 
-def _uniform(kind: type[NativeSolver]) -> Factory:
+def _uniform_euler(steps: int = 5, gradient: str = "backpropagation") -> Solver:
+    return catalogue.Euler(step_size=Uniform(steps), gradient=_gradient(gradient))
+
+
+def _by_steps(kind: type[NativeSolver]) -> Factory:
     def make(steps: int = 5, gradient: str = "backpropagation") -> Solver:
-        return kind(steps, Uniform(), _gradient(gradient, kind))
+        return kind(steps, gradient=_gradient(gradient, kind))
 
     return make
 
 
-def _controlled(kind: type[NativeSolver]) -> Factory:
+def _by_either(kind: type[NativeSolver], given: int | None) -> Factory:
+    """Of a method that estimates its error: by tolerances, or by a number of steps."""
+
     def make(
-        rtol: float = 1e-5,
-        atol: float = 1e-6,
-        max_steps: int = 10_000,
+        steps: int | None = given,
+        rtol: float | None = None,
+        atol: float | None = None,
+        max_steps: int | None = None,
+        shared: bool = False,
         gradient: str = "backpropagation",
     ) -> Solver:
-        return kind(None, PID(rtol, atol, max_steps=max_steps), _gradient(gradient, kind))
+        tolerances = {"rtol": rtol, "atol": atol, "max_steps": max_steps}
+        chosen: dict[str, Any] = {key: x for key, x in tolerances.items() if x is not None}
+        mode = _gradient(gradient, kind)
+        if chosen and steps not in (None, given):
+            raise ValueError(f"steps and {', '.join(chosen)} contradict each other: give one")
+        if shared or chosen or steps is None:
+            return kind(step_size=PID(**chosen, shared=shared), gradient=mode)
+        return kind(steps, gradient=mode)
 
     return make
 
@@ -106,23 +112,21 @@ _LEARNED = "learned"
 
 _FACTORIES: dict[str, Factory] = {
     "euler": _euler,
-    "uniform_euler": _uniform(Euler),
-    "midpoint": _uniform(Midpoint),
-    "heun": _uniform(Heun),
-    "ralston": _uniform(Ralston),
-    "classic_rk4": _uniform(RK4),
+    "uniform_euler": _uniform_euler,
+    "midpoint": _by_steps(catalogue.Midpoint),
+    "heun": _by_either(catalogue.Heun, 5),
+    "ralston": _by_either(catalogue.Ralston, 5),
+    "classic_rk4": _by_steps(catalogue.ClassicRK4),
     "rk4": _torchdiffeq_fixed("rk4"),
     "dopri5": _torchdiffeq_adaptive("dopri5"),
-    "heun_euler": _controlled(HeunEuler),
-    "batched_bosh3": _controlled(Bosh3),
-    "batched_dopri5": _controlled(Dopri5),
-    "batched_tsit5": _controlled(Tsit5),
-    "exponential_euler": _uniform(ExponentialEuler),
-    "etdrk2": _uniform(ETDRK2),
-    "etdrk4": _uniform(ETDRK4),
-    "batched_etdrk2": _controlled(ETDRK2),
-    "batched_etdrk4": _controlled(ETDRK4),
-    "semi_implicit_euler": _uniform(SemiImplicitEuler),
+    "heun_euler": _by_either(catalogue.HeunEuler, None),
+    "bosh3": _by_either(catalogue.Bosh3, None),
+    "dormand_prince": _by_either(catalogue.DormandPrince, None),
+    "tsit5": _by_either(catalogue.Tsit5, None),
+    "exponential_euler": _by_steps(catalogue.ExponentialEuler),
+    "etdrk2": _by_steps(catalogue.ETDRK2),
+    "etdrk4": _by_either(catalogue.ETDRK4, 5),
+    "semi_implicit_euler": _by_steps(catalogue.SemiImplicitEuler),
 }
 
 
@@ -173,8 +177,9 @@ def _factory(name: str) -> Factory:
     if name.startswith(f"{_LEARNED}:"):
         return partial(_learned, name.removeprefix(f"{_LEARNED}:"))
     if name not in _FACTORIES:
+        near = get_close_matches(name, names(), n=1)
         raise ValueError(
-            f"unknown solver {name!r}; choose one of {', '.join(names())}, torchdiffeq:<method> "
+            f"unknown solver {name!r}{f', did you mean {near[0]!r}?' if near else ';'} choose one of {', '.join(names())}, torchdiffeq:<method> "
             "or learned:<path>"
         )
     return _FACTORIES[name]

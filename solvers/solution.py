@@ -1,13 +1,24 @@
-"""What a solve returns."""
+"""What a solve returns, and how it says that samples failed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
+import torch
 from torch import Tensor
 
-from solvers.errors import SolverError
+
+class SolverError(RuntimeError):
+    """A solve failed: the message says which samples, why, and what to change.
+
+    Attributes:
+        solution: with the statuses, and the states of the samples that did not fail.
+    """
+
+    def __init__(self, message: str, solution: Solution | None = None) -> None:
+        super().__init__(message)
+        self.solution = solution
 
 
 class Status(IntEnum):
@@ -24,18 +35,21 @@ SUCCESS, MAX_STEPS, NON_FINITE, STEP_UNDERFLOW = Status
 _REASONS = {
     MAX_STEPS: (
         "reached the largest number of steps",
-        "raise max_steps, loosen rtol and atol, or take a method for stiff fields",
+        "raise max_steps, or loosen rtol and atol; where a fast leak limits the steps, write the "
+        "field as a SemilinearField and take ETDRK4 or ExponentialEuler",
     ),
     NON_FINITE: (
         "met a NaN or an infinity in the state or its derivative",
-        "take more steps or a method without a step limit (exponential_euler), "
-        "or look for NaN in the inputs and weights",
+        "take more steps or a tighter tolerance, or look for NaN in the inputs and weights; a "
+        "SemilinearField has no step limit with ExponentialEuler",
     ),
     STEP_UNDERFLOW: (
         "needed a step smaller than the time can resolve",
-        "loosen rtol and atol, or look for a discontinuity of the field",
+        "the solution grows without bound there (as y' = y^2 does), or the field jumps: end the "
+        "span before it, or smooth the jump or loosen rtol and atol",
     ),
 }
+_NAMED = 8  # of the failed samples, so many are named by their index
 
 
 @dataclass(frozen=True)
@@ -64,11 +78,13 @@ class Solution:
         y: state at ``t1``, of the shape and dtype of ``y0``.
         ys: states at ``t_eval``, ``(len(t_eval), *y0.shape)``; None without ``t_eval``.
         stats: the work done.
-        status: one :class:`Status` a sample, int8 tensor ``(B,)``. A failed sample holds the
-            last finite state that is known (``y0`` with torchdiffeq); the states of the other
-            samples are right.
-        event_time: time of the event of each sample, NaN where it had none, ``(B,)``; None
-            without ``event``.
+        status: one :class:`Status` a sample, int8 tensor ``(B,)``, or ``()`` for one system. A
+            failed sample holds the last finite state that is known (``y0`` with torchdiffeq);
+            the states of the other samples are right.
+        event_time: time of the event of each sample, NaN where it had none, of the shape of
+            ``status``; None without an event.
+        succeeded: True where every sample is known to have succeeded, without looking.
+        remark: what :class:`SolverError` adds.
     """
 
     y: Tensor
@@ -76,19 +92,63 @@ class Solution:
     stats: Stats
     status: Tensor
     event_time: Tensor | None = None
+    succeeded: bool = field(default=False, repr=False)
+    remark: str = field(default="", repr=False)
 
     def throw(self) -> Solution:
         """Return self where every sample succeeded.
 
         Raises:
-            SolverError: naming how many samples failed, why, and what to change.
+            SolverError: naming the samples that failed, why, and what to change.
         """
-        failed = self.status[self.status != SUCCESS]
-        if failed.numel() == 0:
+        if self.succeeded or not bool((self.status != SUCCESS).any()):
             return self
         parts = []
         for code, (reason, remedy) in _REASONS.items():
-            count = int((failed == code).sum())
-            if count:
-                parts.append(f"{count} of {len(self.status)} samples {reason}: {remedy}")
-        raise SolverError(". ".join(parts) + ". throw=False returns the statuses instead.")
+            failed = (self.status.reshape(-1) == code).nonzero().view(-1).tolist()
+            if failed:
+                parts.append(f"{self._name(failed)} {reason}: {remedy}")
+        message = ". ".join(parts) + ". throw=False returns the statuses instead."
+        raise SolverError(message + self.remark, self)
+
+    def _name(self, failed: list[int]) -> str:
+        if self.status.ndim == 0:
+            return "the system"
+        more = ", ..." if len(failed) > _NAMED else ""
+        indices = ", ".join(map(str, failed[:_NAMED])) + more
+        return f"{len(failed)} of {len(self.status)} samples ({indices})"
+
+
+def batch_shape(y: Tensor) -> torch.Size:
+    """``(B,)``; ``()`` for one system without a batch axis."""
+    return y.shape[:1] if y.ndim > 1 else torch.Size()
+
+
+def all_succeeded(y: Tensor) -> Tensor:
+    """SUCCESS for every sample of ``y``."""
+    return torch.full(batch_shape(y), int(SUCCESS), dtype=torch.int8, device=y.device)
+
+
+def all_finite(y: Tensor) -> bool:
+    """Whether no element is NaN or infinite, by one reduction in the usual case.
+
+    True also where values cannot be looked at: under a compiler, vmap, or fake tensors.
+    """
+    if torch.compiler.is_compiling():
+        return True
+    # A finite sum proves it; only a sum that is not (it may have overflowed) needs the full look.
+    total = y.sum(dtype=torch.promote_types(y.dtype, torch.float32))
+    try:
+        return bool(torch.isfinite(total)) or bool(torch.isfinite(y).all())
+    except RuntimeError:
+        return True
+
+
+def finite_samples(y: Tensor) -> Tensor:
+    """Which samples have no NaN or infinity, bool ``(B,)``."""
+    return torch.isfinite(y).flatten(1).all(1) if y.ndim > 1 else torch.isfinite(y)
+
+
+def finite_status(healthy: Tensor) -> Tensor:
+    """SUCCESS where a sample is healthy, NON_FINITE elsewhere: int8, of the shape given."""
+    return torch.where(healthy, int(SUCCESS), int(NON_FINITE)).to(torch.int8)

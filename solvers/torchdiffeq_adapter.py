@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -11,18 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers.fields.base import VectorField, check_like
-from solvers.loop.events import Event
+from solvers.checks import check_steps, check_tolerance
+from solvers.fields.base import VectorField, evaluate
+from solvers.loop.problem import Problem
 from solvers.solution import (
     MAX_STEPS,
     NON_FINITE,
     STEP_UNDERFLOW,
-    SUCCESS,
     Solution,
     Stats,
+    all_finite,
+    all_succeeded,
+    batch_shape,
+    finite_samples,
+    finite_status,
 )
-from solvers.solver import Solver, check_problem, check_steps, check_tolerance
-from solvers.transforms import all_finite, finite_samples, finite_status, keep_healthy
+from solvers.solver import Solver
 
 # How torchdiffeq words its failures: it has no types for them.
 _FAILURES = (
@@ -86,37 +89,30 @@ class TorchDiffEq(Solver):
         check_steps(steps)
         return replace(self, steps=steps) if self.fixed_grid else self
 
-    def solve(
-        self,
-        field: VectorField,
-        y0: Tensor,
-        t_span: tuple[float, float] = (0.0, 1.0),
-        *,
-        t_eval: Tensor | Sequence[float] | None = None,
-        event: Event | None = None,
-        throw: bool = True,
-    ) -> Solution:
+    def _solve(self, problem: Problem) -> Solution:
         from torchdiffeq import odeint
 
-        if event is not None:
+        if problem.event is not None:
             raise ValueError(
                 "torchdiffeq's methods share their steps, so no sample can stop at an event of "
-                "its own: take a native solver with error control, such as Dopri5"
+                "its own: take a native solver with error control, such as DormandPrince"
             )
-        (t0, t1), times = check_problem(y0, t_span, t_eval)
-        if isinstance(times, Tensor):
+        times = () if problem.times is None else problem.times.remaining
+        if problem.times is not None and problem.times.of_each is not None:
             raise ValueError(
                 "torchdiffeq's methods take the same t_eval for all samples, shape (M,): take a "
                 "native solver for times of each"
             )
+        y0, (t0, t1) = problem.y0, problem.t_span
         # torchdiffeq warns of callbacks that a method never calls.
         silent = self.fixed_grid or self.method == "scipy_solver"
-        counted = (_Counted if silent else _CountedSteps)(field, y0.dtype)
+        counted = (_Counted if silent else _CountedSteps)(problem.field, y0.dtype, t1)
         # torchdiffeq wants strictly increasing times, the span's ends among them.
-        knots = sorted({t0, t1, *(times or ())})
+        asked = [t0 if left >= t1 - t0 else t1 - left for left in times]
+        knots = sorted({t0, t1, *asked})
         # Error estimates mean nothing in half precision: the field sees it, the solver float32.
         dtype = torch.promote_types(y0.dtype, torch.float32)
-        t = torch.tensor(knots, dtype=dtype, device=y0.device)
+        t = torch.tensor(knots, dtype=_time_dtype(y0), device=y0.device)
         try:
             path = odeint(
                 counted,
@@ -125,20 +121,20 @@ class TorchDiffEq(Solver):
                 rtol=self.rtol,
                 atol=self.atol,
                 method=self.method,
-                options=self._options(t, dense=times is not None),
+                options=self._options(t, dense=bool(asked)),
             )
         except AssertionError as error:
-            failed = self._failed(error, y0, times, counted)
-            return failed.throw() if throw else failed
+            return self._failed(error, problem, counted)
         path = path.to(y0.dtype)
         y = path[-1]
-        ys = None if times is None else path[[knots.index(time) for time in times]]
-        status = torch.full(y0.shape[:1], int(SUCCESS), dtype=torch.int8, device=y0.device)
-        if not all_finite(y.detach()):
-            healthy = finite_samples(y)
-            status, y = finite_status(healthy), keep_healthy(healthy, y, y0)
-        solution = Solution(y, ys, self._stats(counted), status)
-        return solution.throw() if throw else solution
+        ys = None if problem.times is None else path[[knots.index(time) for time in asked]]
+        solution = Solution(y, ys, self._stats(counted), all_succeeded(y0), succeeded=True)
+        if all_finite(y.detach()):
+            return solution
+        healthy = finite_samples(y) if y.ndim > 1 else torch.isfinite(y).all()
+        y = torch.where(healthy.view(*batch_shape(y), *[1] * (y.ndim - 1)), y, y0)
+        status = finite_status(healthy)
+        return replace(solution, y=y, status=status, succeeded=False, remark=_REMARK)
 
     def _options(self, t: Tensor, *, dense: bool) -> dict[str, Any]:
         if self.fixed_grid:
@@ -160,39 +156,65 @@ class TorchDiffEq(Solver):
             return Stats(nfe=counted.nfe, accepted=counted.accepted, rejected=counted.rejected)
         return Stats(nfe=counted.nfe, accepted=self.steps if self.fixed_grid else 0)
 
-    def _failed(
-        self, error: AssertionError, y0: Tensor, times: list[float] | None, counted: _Counted
-    ) -> Solution:
-        """A solution that says which failure it was; torchdiffeq drops the state it had."""
-        status = next((code for words, code in _FAILURES if words.search(str(error))), None)
-        if status is None:
+    def _failed(self, error: AssertionError, problem: Problem, counted: _Counted) -> Solution:
+        """A solution that says which failure it was; torchdiffeq drops the state it had.
+
+        All samples fail with the one that does. Where a derivative is not finite, its samples are
+        told by NON_FINITE from those that only share their steps.
+        """
+        found = next((code for words, code in _FAILURES if words.search(str(error))), None)
+        if found is None:
             raise error
+        y0, times = problem.y0, problem.times
         ys = None if times is None else torch.stack([y0] * len(times))
-        codes = torch.full(y0.shape[:1], int(status), dtype=torch.int8, device=y0.device)
-        return Solution(y0, ys, self._stats(counted), codes)
+        codes = torch.full(batch_shape(y0), int(found), dtype=torch.int8, device=y0.device)
+        last = counted.last
+        if last is not None and y0.ndim > 1:
+            codes = torch.where(finite_samples(last), codes, int(NON_FINITE)).to(torch.int8)
+        return Solution(y0, ys, self._stats(counted), codes, remark=_REMARK)
+
+
+_REMARK = (
+    " torchdiffeq's methods take the same steps for all samples, so that one of them fails all, "
+    "and a NaN of one reaches the gradients of what they share: a native solver, such as "
+    "DormandPrince, keeps them apart."
+)
+
+
+def _time_dtype(y0: Tensor) -> torch.dtype:
+    """float64 where the state or the device allows: times far from 0 need it."""
+    if y0.device.type == "mps":
+        return torch.float32
+    return torch.float64
 
 
 class _Counted:
-    """A field in its own dtype that counts its evaluations."""
+    """A field in its own dtype that counts its evaluations, none of them beyond the span.
 
-    def __init__(self, field: VectorField, dtype: torch.dtype) -> None:
-        if not callable(field):
-            raise ValueError(f"field must be callable as field(t, y), not {type(field).__name__}")
-        self._field = field
-        self._dtype = dtype
+    Attributes:
+        nfe: how many.
+        last: what the last one gave.
+    """
+
+    def __init__(self, field: VectorField, dtype: torch.dtype, t1: float) -> None:
+        self._field, self._dtype, self._t1 = field, dtype, t1
         self.nfe = 0
+        self.last: Tensor | None = None
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         self.nfe += 1
-        state = y.to(self._dtype)
-        return check_like(self._field(t, state), state, "field(t, y)").to(y.dtype)
+        # torchdiffeq tries a first step that may be longer than the span.
+        time = t.clamp(max=self._t1).to(torch.promote_types(self._dtype, torch.float32))
+        slope: Tensor = evaluate(self._field, time, y.to(self._dtype))
+        self.last = slope.detach()
+        return slope.to(y.dtype)
 
 
 class _CountedSteps(_Counted):
     """One that counts the steps of an adaptive method too, by torchdiffeq's callbacks."""
 
-    def __init__(self, field: VectorField, dtype: torch.dtype) -> None:
-        super().__init__(field, dtype)
+    def __init__(self, field: VectorField, dtype: torch.dtype, t1: float) -> None:
+        super().__init__(field, dtype, t1)
         self.accepted = 0
         self.rejected = 0
 

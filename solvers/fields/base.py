@@ -1,4 +1,4 @@
-"""What a solver integrates: a vector field, and the structure it may expose."""
+"""What a solver integrates: a vector field, and the leak that some fields show."""
 
 from __future__ import annotations
 
@@ -9,23 +9,97 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from solvers.fields.batch_parts import Rows, is_selectable, select
+
+Own = TypeVar("Own", bound="RelaxationField")
+Function = Callable[[Tensor, Tensor], Any]
+Wrap = Callable[[Function], Function]
+
 
 class VectorField(Protocol):
-    """dy/dt = field(t, y), for y of shape ``(B, ...)``.
+    """dy/dt = field(t, y), for y of shape ``(B, ...)``, or ``(d,)`` for one system.
 
-    No sample's result may depend on another sample, nor on its place in the batch: per-sample
-    solvers ask for the samples alone that have not arrived. Of a plain function it is tried out
-    whether it can be asked so, by comparing with what it gives for the whole batch; a
-    :class:`solvers.ParameterisedField` says so itself.
+    ``t`` has no axes where all samples share the time, and shape ``(B, 1, ..., 1)``, which
+    broadcasts against y, where every sample has its own: under error control, and with steps that
+    are scaled by the gradient. The result has the shape and dtype of y.
 
-    ``t`` broadcasts against ``y``: it has no axes where all samples share the time, and shape
-    ``(B, 1, ..., 1)`` where every sample has its own. The result has the shape and dtype of y.
+    Where samples have times of their own, no sample's result may depend on another sample. A
+    field with :class:`solvers.SelectableField`'s ``select`` says so itself, and is asked only for
+    the samples that have not arrived; of a plain function it is found out by its derivative.
     """
 
     def __call__(self, t: Tensor, y: Tensor, /) -> Tensor: ...
 
 
-class SemilinearField:
+class RelaxationField(ABC):
+    """dy/dt = rate gain(t, y) (target(t, y) - y), with ``rate`` fixed during a solve.
+
+    Made of a function, that it is not copied out of: what the function says of itself, such as
+    how it is asked for some samples or which tensors it is made of, holds for the field.
+
+    Attributes:
+        rate: in units of 1/time, a number or a tensor that broadcasts against the state.
+    """
+
+    function: Function
+    rate: Tensor | float
+
+    @abstractmethod
+    def leak(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+        """target(t, y), and gain(t, y) or None where it is 1."""
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        """dy/dt, of the shape of y."""
+        target, gain = self.leak(t, y)
+        away = target - y
+        return (away if gain is None else away * gain) * self.rate
+
+    @classmethod
+    def of_rate(cls: type[Own], function: Function, rate: Tensor | float) -> Own:
+        """The field of this rate, unchecked: for makers whose rates are right by construction."""
+        field = cls.__new__(cls)
+        field.function, field.rate = function, rate
+        return field
+
+    @property
+    def autonomous(self) -> bool:
+        """Whether the function takes no notice of the time."""
+        return bool(getattr(self.function, "autonomous", False))
+
+    @property
+    def selectable(self) -> bool:
+        """Whether :meth:`select` may be called."""
+        return is_selectable(self.function)
+
+    def select(self: Own, rows: Rows) -> Own:
+        """The field of the samples ``rows``, where ``rate`` has all the axes of the state."""
+        rate = self.rate
+        if isinstance(rate, Tensor) and rate.ndim and rate.shape[0] > 1:
+            rate = rate[rows]
+        return self.of_rate(select(self.function, rows), rate)
+
+    def wrapped(self: Own, wrap: Wrap, rate: Tensor | float) -> Own:
+        """The field with the function wrapped, and another rate."""
+        return self.of_rate(wrap(self.function), rate)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors that the field names: the rate, and those of its function."""
+        own = (self.rate,) if isinstance(self.rate, Tensor) else ()
+        return (*own, *getattr(self.function, "tensors", ()))
+
+    def with_tensors(self: Own, *tensors: Tensor) -> Own:
+        """The same field of other tensors, in that order."""
+        rate, function = self.rate, self.function
+        if isinstance(rate, Tensor):
+            rate, *rest = tensors
+            tensors = tuple(rest)
+        if tensors:
+            function = function.with_tensors(*tensors)  # type: ignore[attr-defined]
+        return self.of_rate(function, rate)
+
+
+class SemilinearField(RelaxationField):
     """dy/dt = (target(t, y) - y) / tau, with ``tau`` fixed during a solve.
 
     Exponential and semi-implicit methods treat the leak ``-y / tau`` exactly or implicitly and
@@ -37,12 +111,7 @@ class SemilinearField:
 
     Raises:
         ValueError: where a time constant is not positive and finite.
-
-    A subclass whose target does not depend on t may set ``autonomous``; the t it is called with
-    is then that of the start of the solve.
     """
-
-    autonomous = False
 
     def __init__(self, target: Callable[[Tensor, Tensor], Tensor], tau: Tensor | float) -> None:
         if not callable(target):
@@ -60,29 +129,24 @@ class SemilinearField:
                 "tau must be positive and finite everywhere; "
                 f"its smallest value is {values.min().item():g}. Clamp it first."
             )
-        self._target = target
-        self._rate: Tensor | float = tau.reciprocal() if isinstance(tau, Tensor) else 1.0 / tau
+        self.function = target
+        self.rate = tau.reciprocal() if isinstance(tau, Tensor) else 1.0 / tau
 
     @property
-    def rate(self) -> Tensor | float:
-        """1 / tau, in units of 1/time: what every method multiplies with."""
-        return self._rate
+    def target(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The state that the leak pulls towards, as a function of t and y."""
+        return self.function
 
     @property
     def tau(self) -> Tensor | float:
-        """The time constants."""
+        """The time constants, 1 / rate."""
         return 1.0 / self.rate
 
-    def target(self, t: Tensor, y: Tensor) -> Tensor:
-        """The state that the leak pulls towards."""
-        return self._target(t, y)
-
-    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        """dy/dt, of the shape of y."""
-        return (self.target(t, y) - y) * self.rate
+    def leak(self, t: Tensor, y: Tensor) -> tuple[Tensor, None]:
+        return self.function(t, y), None
 
 
-class QuasilinearField(ABC):
+class QuasilinearField(RelaxationField):
     """dy/dt = rate gain(t, y) (target(t, y) - y), with ``rate`` fixed during a solve.
 
     A leak whose strength depends on the state, as that of a membrane with synapses does, where
@@ -91,6 +155,8 @@ class QuasilinearField(ABC):
     for semilinear fields do not apply; every other method calls the field as dy/dt.
 
     Args:
+        leak: ``leak(t, y)`` gives target and gain, the gain not negative, of the shape and dtype
+            of ``y``.
         rate: in units of 1/(time gain), at least 0, a number or a tensor that broadcasts against
             ``y``.
 
@@ -98,155 +164,103 @@ class QuasilinearField(ABC):
         ValueError: where a rate is negative or not finite.
     """
 
-    autonomous = False
-
-    def __init__(self, rate: Tensor | float) -> None:
+    def __init__(
+        self, leak: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], rate: Tensor | float
+    ) -> None:
+        if not callable(leak):
+            raise ValueError(
+                f"leak must be a function leak(t, y), not {type(leak).__name__}; "
+                "QuasilinearField takes (leak, rate)"
+            )
         values = torch.as_tensor(rate)
         if not bool(((values >= 0) & torch.isfinite(values)).all()):
             raise ValueError(
                 "rate must be finite and at least 0 everywhere; "
                 f"its smallest value is {values.min().item():g}"
             )
-        self.rate = rate
+        self.function, self.rate = leak, rate
 
-    @abstractmethod
     def leak(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """target(t, y) and gain(t, y), the gain not negative, of the shape and dtype of ``y``."""
-
-    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        """dy/dt, of the shape of y."""
-        target, gain = self.leak(t, y)
-        return (target - y) * gain * self.rate
+        target, gain = self.function(t, y)
+        return target, gain
 
 
-class TargetPullback(Protocol):
-    """Pulls gradients back through the targets of one solve, last evaluation first."""
+def fitted(field: VectorField, y0: Tensor) -> VectorField:
+    """The field with a rate of as many axes as the state, so that it can be asked for samples.
 
-    def pull(self, y: Tensor, target: Tensor, grad: Tensor, base: Tensor) -> Tensor:
-        """base + J^T grad with J = d target / dy, adding to the gradients of the inputs.
-
-        ``grad`` and ``base`` may be overwritten.
-        """
-
-    def gradients(self) -> tuple[Tensor, ...]:
-        """The gradients of the inputs so far, in their order.
-
-        They may be of a wider type than the inputs, and are the solver's to overwrite.
-        """
-
-
-class LeakPullback(Protocol):
-    """Pulls gradients back through targets and gains of one solve, last evaluation first."""
-
-    def pull(
-        self,
-        y: Tensor,
-        target: Tensor,
-        gain: Tensor,
-        target_grad: Tensor,
-        gain_grad: Tensor,
-        base: Tensor,
-    ) -> Tensor:
-        """base + J^T (target_grad, gain_grad) with J = d (target, gain) / dy.
-
-        It adds to the gradients of the inputs. The last three may be overwritten.
-        """
-
-    def gradients(self) -> tuple[Tensor, ...]:
-        """The gradients of the inputs so far, in their order.
-
-        They may be of a wider type than the inputs, and are the solver's to overwrite.
-        """
-
-
-Own = TypeVar("Own", bound="_KnowsDerivative")
-
-
-class _KnowsDerivative:
-    """A field that is made of tensors, and knows how gradients flow to them."""
-
-    autonomous = True
-
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """The tensors, besides state and rate, that the gradient flows to.
-
-        Those with a row for each sample have it on their first axis.
-        """
-        raise NotImplementedError
-
-    def with_inputs(self: Own, rate: Tensor, *inputs: Tensor) -> Own:
-        """The same field of other tensors, which need not have the shapes of these."""
-        raise NotImplementedError
-
-
-class PullbackField(_KnowsDerivative, SemilinearField):
-    """A semilinear field that knows its own derivative, so that a solve need not record a graph.
-
-    A subclass must compute ``target(t, y)`` from ``inputs`` and ``y`` alone: it is autonomous. It
-    must return a new tensor each time, which a solver may overwrite.
+    Raises:
+        ValueError: where the rate does not broadcast to the state.
     """
-
-    autonomous = True
-
-    def pullback(self, *inputs: Tensor) -> TargetPullback:
-        """A fresh accumulator for one backward sweep."""
-        raise NotImplementedError
-
-
-class LeakPullbackField(_KnowsDerivative, QuasilinearField):
-    """A quasilinear field that knows its own derivative, so that a solve need not record a graph.
-
-    A subclass must compute ``leak(t, y)`` from ``inputs`` and ``y`` alone: it is autonomous.
-    """
-
-    autonomous = True
-
-    def pullback(self, *inputs: Tensor) -> LeakPullback:
-        """A fresh accumulator for one backward sweep."""
-        raise NotImplementedError
-
-
-def check_rate(field: SemilinearField | QuasilinearField, y0: Tensor) -> None:
-    """Raise ValueError where the time constants do not fit the state."""
+    if not isinstance(field, RelaxationField) or not isinstance(field.rate, Tensor):
+        return field
     rate = field.rate
-    if not isinstance(rate, Tensor):
-        return
     sizes = list(zip(reversed(rate.shape), reversed(y0.shape), strict=False))
     if rate.ndim > y0.ndim or any(own not in (size, 1) for own, size in sizes):
         raise ValueError(
             f"tau has shape {tuple(rate.shape)}, which does not broadcast to that of the state, "
             f"{tuple(y0.shape)}"
         )
-
-
-def knows_derivative(field: Any) -> bool:
-    """Whether the field's own derivative is that of its target, gain and rate.
-
-    It is not where a subclass overrides one of these and inherits the derivative.
-    """
-    if not isinstance(field, PullbackField | LeakPullbackField):
-        return False
-    order = type(field).__mro__
-
-    def place(name: str) -> int:
-        return next((i for i, kind in enumerate(order) if name in vars(kind)), len(order))
-
-    return place("pullback") <= min(place("target"), place("leak"), place("rate"))
+    if rate.ndim == y0.ndim:
+        return field
+    return field.of_rate(field.function, rate.view(*[1] * (y0.ndim - rate.ndim), *rate.shape))
 
 
 def check_like(value: Any, y: Tensor, what: str) -> Tensor:
     """Return ``value``, or say how it differs from the state it has to match.
+
+    Under autocast, whose products come out in half precision, it is cast to the state's dtype.
 
     Raises:
         ValueError: where it is no tensor of the shape and dtype of ``y``.
     """
     if not isinstance(value, Tensor):
         raise ValueError(f"{what} must return a tensor, not {type(value).__name__}")
-    if value.shape != y.shape or value.dtype != y.dtype:
+    if value.shape == y.shape and value.dtype == y.dtype:
+        return value
+    if value.shape == y.shape and value.is_floating_point():
+        if torch.is_autocast_enabled(y.device.type):
+            return value.to(y.dtype)
+    raise ValueError(
+        f"{what} must return the shape and dtype of the state, "
+        f"{tuple(y.shape)} {y.dtype}; it returned {tuple(value.shape)} {value.dtype}. "
+        "Broadcast or cast inside the field."
+    )
+
+
+def evaluate(function: Function, t: Tensor, y: Tensor, what: str = "field(t, y)") -> Any:
+    """function(t, y), of the shape and dtype of y; each of several results likewise.
+
+    Raises:
+        ValueError: where the result is another, or the function takes the times of several
+            samples for one number.
+    """
+    if t.ndim == 0:
+        return _checked(function(t, y), y, what)
+    try:
+        value = function(t, y)
+    except (RuntimeError, ValueError, TypeError) as error:
+        if not any(words in str(error) for words in _ONE_NUMBER):
+            raise
         raise ValueError(
-            f"{what} must return the shape and dtype of the state, "
-            f"{tuple(y.shape)} {y.dtype}; it returned {tuple(value.shape)} {value.dtype}. "
-            "Broadcast or cast inside the field."
-        )
-    return value
+            f"{what} took t for one number ({error}). Here every sample has a time of its own, "
+            f"t of shape {tuple(t.shape)}: write torch.sin(t) for math.sin(t) and "
+            "torch.where(t < a, x, z) for an if. Or let all samples share their steps, and t have "
+            "no axes: step_size=PID(shared=True) for error control, Uniform(steps) for equal steps"
+        ) from error
+    return _checked(value, y, what)
+
+
+# How torch words that a tensor of several elements is no number.
+_ONE_NUMBER = (
+    "cannot be converted to Scalar",
+    "only one element tensors can be converted",
+    "only integer tensors of a single element can be converted",
+    "only length-1 arrays can be converted",
+    "Boolean value of Tensor with more than one value is ambiguous",
+)
+
+
+def _checked(value: Any, y: Tensor, what: str) -> Any:
+    if isinstance(value, tuple):
+        return tuple(check_like(each, y, what) for each in value)
+    return check_like(value, y, what)

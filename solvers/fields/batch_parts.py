@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
-
-from solvers.fields.base import SemilinearField, VectorField
 
 Rows = Tensor | slice
 """Samples of a batch: int64 indices ``(n,)``, or a slice."""
@@ -16,9 +13,13 @@ Rows = Tensor | slice
 
 @runtime_checkable
 class SelectableField(Protocol):
-    """A field that can be asked for a part of its batch."""
+    """A field that can be asked for a part of its batch, and so says that samples are independent.
 
-    def select(self, rows: Rows) -> VectorField:
+    One whose ``select`` does not always work, since it wraps another, says so by an attribute
+    ``selectable`` that is False.
+    """
+
+    def select(self, rows: Rows) -> Any:
         """The field of the samples ``rows``, for states of that many rows, in that order."""
 
 
@@ -50,69 +51,55 @@ class ParameterisedField:
     def select(self, rows: Rows) -> ParameterisedField:
         return ParameterisedField(self.function, *(value[rows] for value in self.arguments))
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors that the field names."""
+        return self.arguments
+
+    def with_tensors(self, *tensors: Tensor) -> ParameterisedField:
+        """The same field of other tensors."""
+        return ParameterisedField(self.function, *tensors)
+
+
+class WrappedFunction:
+    """A function of t and y around another, which says of itself what that one says.
+
+    Args:
+        function: what is wrapped.
+        settings: of the wrapper, kept where it is made anew for other samples or tensors.
+    """
+
+    def __init__(self, function: Any, *settings: Any) -> None:
+        self.function, self.settings = function, settings
+
+    def _around(self, function: Any) -> Any:
+        return type(self)(function, *self.settings)
+
+    @property
+    def autonomous(self) -> bool:
+        return bool(getattr(self.function, "autonomous", False))
+
+    @property
+    def selectable(self) -> bool:
+        return is_selectable(self.function)
+
+    def select(self, rows: Rows) -> Any:
+        return self._around(select(self.function, rows))
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        own: tuple[Tensor, ...] = getattr(self.function, "tensors", ())
+        return own
+
+    def with_tensors(self, *tensors: Tensor) -> Any:
+        return self._around(self.function.with_tensors(*tensors) if tensors else self.function)
+
 
 def is_selectable(field: Any) -> bool:
-    """Whether the field says itself how to ask it for a part of the batch.
-
-    A wrapper of a field says so by ``selectable`` where its ``select`` is only as good as that of
-    what it wraps.
-    """
-    if callable(getattr(field, "select", None)):
-        return getattr(field, "selectable", True)
-    own = isinstance(field, SemilinearField) and type(field).target is SemilinearField.target
-    return own and is_selectable(field._target)
+    """Whether the field says itself how to ask it for a part of the batch."""
+    return callable(getattr(field, "select", None)) and getattr(field, "selectable", True)
 
 
-def select(field: Any, rows: Rows, axes: int) -> Any:
-    """The field of some samples of states with ``axes`` axes.
-
-    A field without ``select`` is taken to work on any number of samples; whether it does is for
-    :func:`agrees` to find out.
-    """
-    if callable(getattr(field, "select", None)):
-        return cast(SelectableField, field).select(rows)
-    if isinstance(field, SemilinearField):
-        return _SemilinearRows(field, rows, axes)
-    return field
-
-
-class _SemilinearRows(SemilinearField):
-    """Some samples of a semilinear field that was made of a target and time constants."""
-
-    def __init__(self, field: SemilinearField, rows: Rows, axes: int) -> None:
-        rate = field.rate
-        if isinstance(rate, Tensor) and rate.ndim == axes and rate.shape[0] > 1:
-            rate = rate[rows]
-        own = type(field).target is SemilinearField.target
-        self._target = select(field._target if own else field.target, rows, axes)
-        self._rate = rate
-        self.autonomous = field.autonomous
-
-
-class Among:
-    """A function of some samples, by evaluating it on all and leaving the others as they are."""
-
-    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], rows: Tensor, y: Tensor):
-        self.function, self.rows, self.y = function, rows, y
-
-    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        times = t.new_zeros((self.y.shape[0], *t.shape[1:])).index_put((self.rows,), t)
-        return self.function(times, self.y.index_put((self.rows,), y))[self.rows]
-
-
-def agrees(few: Callable[[], Tensor], all_rows: Tensor, rows: Tensor) -> bool:
-    """Whether evaluating a part of the batch gives what evaluating the whole gave there.
-
-    It does not where a plain function holds tensors with a row for each sample: their shapes
-    then do not fit, or the values differ.
-    """
-    expected = all_rows[rows]
-    try:
-        found = few()
-    except Exception:  # whatever the user's function raises on a state of another size
-        return False
-    if found.shape != expected.shape or found.dtype != expected.dtype:
-        return False
-    # Kernels round differently for other sizes.
-    tolerance = torch.finfo(expected.dtype).eps ** 0.5
-    return torch.allclose(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
+def select(field: Any, rows: Rows) -> Any:
+    """The field of some samples; of a selectable one."""
+    return field.select(rows)

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from solvers.fields.base import (
-    LeakPullbackField,
-    PullbackField,
-    QuasilinearField,
-    SemilinearField,
-    VectorField,
-)
-from solvers.fields.batch_parts import ParameterisedField, Rows, is_selectable, select
-from solvers.gradients.modes import Backpropagation
+from solvers.fields.base import VectorField
+from solvers.fields.batch_parts import is_selectable, select
+from solvers.gradients.modes import GradientMode
 from solvers.loop.integration import Integration
-from solvers.loop.progress import StepTaken
-from solvers.loop.saved_times import Times
+from solvers.loop.problem import Problem
+from solvers.loop.progress import Progress
+from solvers.loop.step import Step
 from solvers.methods.arithmetic import advance
-from solvers.methods.base import Method, RungeKutta
+from solvers.methods.base import Method
+from solvers.methods.runge_kutta import RungeKutta
 from solvers.native import NativeSolver
 from solvers.solution import SUCCESS, Solution
-from solvers.transforms import under_transform
 
 
 @dataclass(frozen=True)
-class BacksolveAdjoint(Backpropagation):
+class BacksolveAdjoint(GradientMode):
     """By solving the adjoint equation backwards (optimise, then discretise).
 
     With a(t) = dL/dy(t):  da/dt = -a^T df/dy,  dL/dtheta = -int_{t1}^{t0} a^T df/dtheta dt.
@@ -39,11 +33,9 @@ class BacksolveAdjoint(Backpropagation):
     the solves. The state is started anew from the forward solution at every time of ``t_eval``.
 
     Gradients reach every tensor that the field depends on at t0, closures included (torchdiffeq's
-    adjoint gives those none), and all parameters of a field that is an ``nn.Module``. It is
-    cheapest where the field names its tensors: modules, :class:`solvers.ParameterisedField`,
-    :class:`solvers.PullbackField`.
-
-    Caution: a tensor that the field neither names nor uses at t0, but only later, gets no gradient.
+    adjoint gives those none). It is cheapest where the field names its tensors:
+    :class:`solvers.ParameterisedField`, and the rate of a :class:`solvers.SemilinearField`; a
+    tensor that is not named is followed to the parameters it was made of, at every evaluation.
 
     Caution: a decay is a growth backwards. Over T/tau = 10 the rounding of float32 grows by
     e^10 = 22,000: for stiff leaks take :class:`solvers.Checkpointing`, which has no such limit.
@@ -54,8 +46,10 @@ class BacksolveAdjoint(Backpropagation):
 
     Raises:
         ValueError: where the solver of the way back is no explicit Runge-Kutta method of this
-            package; on use, with an event or with times of each sample, and under function
-            transforms.
+            package; on use, with an event or with times of each sample, and under a compiler or
+            a function transform; in the backward pass, where a derivative of the gradient is
+            asked for (create_graph), or where the field uses an unnamed tensor that it did not use
+            at t0.
 
     Reference: Chen et al. 2018, Neural ordinary differential equations, algorithm 1.
     """
@@ -68,74 +62,144 @@ class BacksolveAdjoint(Backpropagation):
         if not isinstance(self.solver, NativeSolver):
             raise ValueError(
                 "the solver of BacksolveAdjoint must be one of this package's own, such as "
-                f"solvers.Dopri5(), not {self.solver!r}"
+                f"solvers.DormandPrince(), not {self.solver!r}"
             )
-        self._check_explicit(self.solver.method)
+        _check_explicit(self.solver.method)
 
     def check(self, method: Method) -> None:
         if self.solver is None:
-            self._check_explicit(method)
+            _check_explicit(method)
 
-    @staticmethod
-    def _check_explicit(method: Method) -> None:
-        if not isinstance(method, RungeKutta):
+    def solve(self, integration: Integration) -> Solution:
+        problem = integration.problem
+        if torch.compiler.is_compiling():
+            raise ValueError(f"BacksolveAdjoint does not work under torch.compile: {_OTHERS}")
+        if problem.event is not None or (problem.times and problem.times.of_each is not None):
             raise ValueError(
-                "the adjoint equation has no leak to treat by itself, so its solver must be an "
-                "explicit Runge-Kutta method: BacksolveAdjoint(solver=solvers.Dopri5()), for one"
+                f"BacksolveAdjoint takes no event and no t_eval of each sample: {_OTHERS}"
             )
-
-    def solve(self, integration: Integration, y0: Tensor) -> Solution:
-        if under_transform():
-            raise ValueError(
-                "BacksolveAdjoint does not work under torch.compile and function transforms: "
-                "take Backpropagation() or Checkpointing()"
-            )
-        if integration.event is not None or _times_of_each(integration.times):
-            raise ValueError(
-                "BacksolveAdjoint takes no event and no t_eval of each sample: take "
-                "Backpropagation() or Checkpointing()"
-            )
-        tensors = _tensors_of(integration.field, y0, integration.span[0])
-        wanted = torch.is_grad_enabled() and (y0.requires_grad or bool(tensors))
-        if not wanted:
-            return integration.run(y0)
-        backwards = self._way_back(integration)
+        if not torch.is_grad_enabled():
+            return integration.run()
+        field, named, own = _with_own_tensors(problem.field)
+        known = _Sources(_slope(field, problem), own)
+        originals = (*named, *known.leaves)
+        if not (problem.y0.requires_grad or originals):
+            return integration.run()
+        backwards = self._way_back(integration, field)
+        tensors = (*own, *known.leaves)
         solutions: list[Solution] = []
-        y, ys = _Backsolve.apply(integration, backwards, solutions, y0, *tensors)
+        y, ys = _Backsolve.apply(
+            integration, backwards, tensors, known, solutions, problem.y0, *originals
+        )
         found = solutions[0]
-        stats = replace(found.stats, nfe=found.stats.nfe + 1)  # that of _tensors_of
+        stats = replace(found.stats, nfe=found.stats.nfe + 1)  # that of _slope
         return replace(found, y=y, ys=None if found.ys is None else ys, stats=stats)
 
-    def _way_back(self, integration: Integration) -> Integration:
-        """The integration of the way back, still without its field and span."""
-        if self.solver is None:
-            method, rule, steps = integration.method, integration.rule, integration.steps
-        else:
-            method, rule = self.solver.method, self.solver.step_size
-            steps = self.solver.steps or 0
-        return replace(
-            integration, method=method, rule=rule, steps=steps, gradient=Backpropagation(),
-            times=None, compiled=False,  # its field differentiates
-        )  # fmt: skip
+    def _way_back(self, integration: Integration, field: VectorField) -> Integration:
+        """The integration of the way back, still without its span."""
+        if self.solver is not None:
+            integration = replace(
+                integration, method=self.solver.method, rule=self.solver.step_size
+            )
+        problem = replace(integration.problem, field=field, times=None)
+        return replace(integration, problem=problem, compiled=False)  # its field differentiates
 
 
-def _times_of_each(times: Times | None) -> bool:
-    return times is not None and times.of_each is not None
+_OTHERS = "take Backpropagation() or Checkpointing()"
+
+
+def _check_explicit(method: Method) -> None:
+    if not isinstance(method, RungeKutta):
+        raise ValueError(
+            "the adjoint equation has no leak to treat by itself, so its solver must be an "
+            "explicit Runge-Kutta method: BacksolveAdjoint(solver=solvers.DormandPrince())"
+        )
+
+
+def _with_own_tensors(field: Any) -> tuple[VectorField, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The field, of leaves of its own in place of the tensors that it names.
+
+    With it those tensors and the leaves, of what wants a gradient. Where one of them is made of
+    another, the gradient then does not go from one to the other inside the solve, and is not
+    counted twice.
+    """
+    if isinstance(field, nn.Module):
+        own = tuple(p for p in field.parameters() if p.requires_grad)
+        return field, own, own
+    tensors: tuple[Tensor, ...] = getattr(field, "tensors", ())
+    wanted = [tensor for tensor in tensors if tensor.requires_grad]
+    if not wanted:
+        return field, (), ()
+    leaves = {id(tensor): tensor.detach().requires_grad_() for tensor in wanted}
+    field = field.with_tensors(*(leaves.get(id(tensor), tensor) for tensor in tensors))
+    once = {id(tensor): tensor for tensor in wanted}  # a tensor may be named twice
+    return field, tuple(once.values()), tuple(leaves[key] for key in once)
+
+
+def _slope(field: VectorField, problem: Problem) -> Tensor:
+    """The field's graph at the start."""
+    y0 = problem.y0
+    dtype = torch.promote_types(y0.dtype, torch.float32)
+    t0 = torch.full((), problem.t_span[0], dtype=dtype, device=y0.device)
+    return field(t0, y0.detach())
+
+
+class _Sources:
+    """Where the graph of a field comes from: the leaves besides those that are known."""
+
+    def __init__(self, slope: Any, own: Iterable[Tensor]) -> None:
+        self.known = {id(tensor) for tensor in own}
+        self.nodes: set[Any] = set()
+        self.leaves = [leaf for leaf in self._leaves(slope) if id(leaf) not in self.known]
+        self.known |= {id(leaf) for leaf in self.leaves}
+
+    def _leaves(self, slope: Any) -> list[Tensor]:
+        found, waiting = [], [slope.grad_fn] if isinstance(slope, Tensor) else []
+        while waiting:
+            node = waiting.pop()
+            if node is None or node in self.nodes:
+                continue
+            self.nodes.add(node)
+            if hasattr(node, "variable"):
+                found.append(node.variable)
+            waiting += [parent for parent, _ in node.next_functions]
+        return found
+
+    def check(self, slope: Tensor, y: Tensor) -> None:
+        """Raise ValueError where an evaluation comes from a leaf that the first did not."""
+        seen = self.nodes
+        self.nodes = set(seen)
+        new = [leaf for leaf in self._leaves(slope) if id(leaf) not in self.known and leaf is not y]
+        self.nodes = seen
+        if new:
+            raise ValueError(
+                "BacksolveAdjoint: the field uses a tensor of shape "
+                f"{tuple(new[0].shape)} that it did not use at t0, so that its gradient would be "
+                "lost. Name it, as an argument of solvers.ParameterisedField or a parameter of an "
+                f"nn.Module that is the field; or {_OTHERS}"
+            )
 
 
 class _Adjoint:
     """d/ds of (y, a), stacked as ``(B, 2, ...)``, over s = end - t."""
 
-    def __init__(self, field: VectorField, end: float, axes: int) -> None:
-        self.field, self.end, self.axes = field, end, axes
+    independent = True  # as the field's rows were found to be on the way there
+
+    def __init__(self, field: VectorField, end: float, sources: _Sources) -> None:
+        self.field, self.end, self.sources = field, end, sources
         self.selectable = is_selectable(field)
 
-    def __call__(self, s: Tensor, both: Tensor) -> Tensor:
-        time = self.end - (s.squeeze(1) if s.ndim else s)
-        y, a = both.unbind(1)
+    def graph(self, s: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The state as a leaf, and the field's result at it."""
         with torch.enable_grad():
             y = y.detach().requires_grad_()
-            slope = self.field(time, y)
+            slope = self.field(self.end - (s.squeeze(1) if s.ndim else s), y)
+        self.sources.check(slope, y)
+        return y, slope
+
+    def __call__(self, s: Tensor, both: Tensor) -> Tensor:
+        y, a = both.unbind(1)
+        y, slope = self.graph(s, y)
         if not slope.requires_grad:
             return torch.stack((-slope, torch.zeros_like(a)), 1)
         (pulled,) = torch.autograd.grad(
@@ -143,45 +207,45 @@ class _Adjoint:
         )
         return torch.stack((-slope.detach(), pulled), 1)
 
-    def select(self, rows: Rows) -> _Adjoint:
-        return _Adjoint(select(self.field, rows, self.axes), self.end, self.axes)
+    def select(self, rows: Any) -> _Adjoint:
+        return _Adjoint(select(self.field, rows), self.end, self.sources)
 
 
 class _Quadrature:
     """int a^T df/dtheta dt by the weights of the steps that are taken."""
 
-    def __init__(self, integration: Integration, tensors: Sequence[Tensor], end: float) -> None:
-        self.field = integration.field
-        self.tableau = cast(RungeKutta, integration.method).tableau
-        self.tensors, self.end = tensors, end
+    def __init__(self, method: Method, tensors: Sequence[Tensor]) -> None:
+        self.tableau = cast(RungeKutta, method).tableau
+        self.tensors = tensors
         self.totals: list[Tensor | None] = [None] * len(tensors)
 
-    def __call__(self, step: StepTaken) -> None:
-        tableau = self.tableau
-        field = self.field
-        for index, weight in enumerate(tableau.b):
+    def __call__(self, at: Progress, step: Step) -> None:
+        taken = step.judgement.accepted
+        for index, weight in enumerate(self.tableau.b):
             if not weight:
                 continue
-            row = tableau.a[index - 1] if index else ()
-            both = advance(step.y, step.dt, row, step.slopes[:index])
-            y, a = both.unbind(1)
-            scale = step.dt * weight
+            row = self.tableau.a[index - 1] if index else ()
+            y, a = advance(at.y, step.dt, row, step.result.slopes[:index]).unbind(1)
+            scale = step.dt * weight if taken is None else step.dt * weight * taken
+            if at.done is not None:
+                scale = scale * ~at.done.view(-1, *[1] * (at.y.ndim - 1))
             if isinstance(scale, Tensor):
                 scale = scale.squeeze(1)
-            if step.accepted is not None:
-                scale = scale * step.accepted.squeeze(1)
-            s = step.t + tableau.c[index] * step.dt
-            time = self.end - (s.squeeze(1) if s.ndim else s)
-            with torch.enable_grad():
-                part = field if step.rows is None else select(field, step.rows, y.ndim)
-                slope = part(time, y)
-                found = torch.autograd.grad(
-                    slope, self.tensors, a * scale, retain_graph=True, allow_unused=True
-                )
-            for place, grad in enumerate(found):
-                if grad is not None:
-                    total = self.totals[place]
-                    self.totals[place] = grad if total is None else total + grad
+            s = step.t + self.tableau.c[index] * step.dt
+            _, slope = cast(_Adjoint, at.bound.field).graph(s, y)
+            if not slope.requires_grad:
+                continue
+            found = torch.autograd.grad(
+                slope, self.tensors, a * scale, retain_graph=True, allow_unused=True
+            )
+            _add(self.totals, found)
+
+
+def _add(totals: list[Tensor | None], more: Sequence[Tensor | None]) -> None:
+    for place, new in enumerate(more):
+        old = totals[place]
+        if new is not None:
+            totals[place] = new if old is None else old + new
 
 
 class _Backsolve(torch.autograd.Function):
@@ -189,137 +253,100 @@ class _Backsolve(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
         integration: Integration,
         backwards: Integration,
+        tensors: Sequence[Tensor],
+        sources: _Sources,
         solutions: list[Solution],
         y0: Tensor,
-        *tensors: Tensor,
+        *originals: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        solution = integration.run(y0)
+        solution = integration.run()
         solutions.append(solution)
-        ys = y0.new_empty(0) if solution.ys is None else solution.ys
-        ctx.backwards, ctx.times = backwards, integration.times
+        return solution.y, y0.new_empty(0) if solution.ys is None else solution.ys
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        integration, ctx.backwards, ctx.tensors, ctx.sources, (solution,), y0, *_ = inputs
+        ctx.times = integration.problem.times
         # A failed sample has no gradient, and must not stop the solve backwards.
         healthy = (solution.status == int(SUCCESS)).nonzero().view(-1)
         ctx.rows = None if len(healthy) == len(y0) else healthy
-        ctx.save_for_backward(solution.y, ys)
-        # As they are: a detached copy would not be what the field holds.
-        ctx.tensors = tensors
-        return solution.y, ys
+        ctx.save_for_backward(*output)
 
     @staticmethod
-    @once_differentiable
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
+        raise ValueError(f"BacksolveAdjoint does not work under vmap: {_OTHERS}")
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise ValueError(f"BacksolveAdjoint has no forward-mode derivative: {_OTHERS}")
+
+    @staticmethod
     def backward(ctx: Any, grad_y: Tensor, grad_ys: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise ValueError(
+                "BacksolveAdjoint gives first derivatives only, and create_graph asks for a "
+                f"gradient that can be differentiated again: {_OTHERS}"
+            )
         y, ys = ctx.saved_tensors
         backwards, rows, whole = ctx.backwards, ctx.rows, torch.zeros_like(y)
         if rows is not None:
-            with torch.enable_grad():
-                backwards = replace(backwards, field=select(backwards.field, rows, y.ndim))
-            y, grad_y = y[rows], grad_y[rows]
-        t0, t1 = backwards.span
+            backwards, y, grad_y, rows = _healthy(backwards, y, grad_y, rows)
+        t0, t1 = backwards.problem.t_span
         # From t1 back to every asked time, where its gradient comes in and the state is known.
-        stops: list[tuple[float, Tensor | None, Tensor | None]] = []
+        stops: list[tuple[float, Tensor | None, Tensor | None]] = [(t0, None, None)]
         if ctx.times is not None:
+            part = slice(None) if rows is None else rows
             for index, left in enumerate(ctx.times.remaining):
-                part = slice(None) if rows is None else rows
                 stops.append((t1 - left, ys[index][part], grad_ys[index][part]))
-        stops = [(t0, None, None), *stops]
         totals: list[Tensor | None] = [None] * len(ctx.tensors)
         end, a = t1, grad_y
         for start, state, jump in reversed(stops):
             if end - start > 1e-12 * (t1 - t0):
-                y, a, found = _segment(backwards, y, a, (start, end), ctx.tensors)
-                totals = [
-                    old if new is None else (new if old is None else old + new)
-                    for old, new in zip(totals, found, strict=True)
-                ]
+                span = start, end
+                y, a, found = _segment(backwards, y, a, span, ctx.tensors, ctx.sources)
+                _add(totals, found)
             if state is not None and jump is not None:
                 y, a = state, a + jump
             end = start
         a = a if rows is None else whole.index_copy(0, rows, a)
-        return None, None, None, a, *totals
+        return None, None, None, None, None, a, *totals
+
+
+def _healthy(
+    backwards: Integration, y: Tensor, grad: Tensor, rows: Tensor
+) -> tuple[Integration, Tensor, Tensor, Tensor]:
+    """The way back of the samples that did not fail.
+
+    Raises:
+        ValueError: where the field cannot be asked for them alone.
+    """
+    if not backwards.problem.selectable:
+        raise ValueError(
+            "BacksolveAdjoint: some samples failed, and the field cannot be asked for the others "
+            f"alone. Write it as a solvers.ParameterisedField; or {_OTHERS}"
+        )
+    problem = replace(backwards.problem, field=select(backwards.problem.field, rows))
+    return replace(backwards, problem=problem), y[rows], grad[rows], rows
 
 
 def _segment(
-    backwards: Integration, y: Tensor, a: Tensor, span: tuple[float, float], tensors: Any
+    backwards: Integration,
+    y: Tensor,
+    a: Tensor,
+    span: tuple[float, float],
+    tensors: Sequence[Tensor],
+    sources: _Sources,
 ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
     """State, adjoint and the gradients of the tensors, from the end of a span to its start."""
     start, end = span
-    quadrature = _Quadrature(backwards, tensors, end)
+    quadrature = _Quadrature(backwards.method, tensors)
+    field = _Adjoint(backwards.problem.field, end, sources)
+    problem = Problem(field, torch.stack((y, a), 1), (0.0, end - start))
     solution = replace(
-        backwards,
-        field=_Adjoint(backwards.field, end, y.ndim),
-        span=(0.0, end - start),
-        observe=quadrature if tensors else None,
-    ).run(torch.stack((y, a), 1))
+        backwards, problem=problem, observe=quadrature if tensors else None
+    ).run()
     solution.throw()
     y, a = solution.y.unbind(1)
     return y, a, quadrature.totals
-
-
-def _tensors_of(field: VectorField, y0: Tensor, t0: float) -> tuple[Tensor, ...]:
-    """The tensors that the field depends on and that want a gradient, none made of another.
-
-    Those that the field names; besides them the leaves of its graph at t0, up to which the
-    gradient of an unnamed tensor is followed. A named tensor that is made of another of them is
-    followed too, or what reaches the field by two routes would count twice.
-    """
-    if not torch.is_grad_enabled():
-        return ()
-    state = y0.detach().requires_grad_()
-    time = torch.full((), t0, dtype=torch.promote_types(y0.dtype, torch.float32), device=y0.device)
-    with torch.enable_grad():
-        slope = field(time, state)
-    named = [tensor for tensor in _named(field) if tensor.requires_grad]
-    while True:
-        stops = {tensor.grad_fn for tensor in named if tensor.grad_fn is not None}
-        known = {id(tensor): tensor for tensor in named}
-        start = slope.grad_fn if isinstance(slope, Tensor) else None
-        found, _ = _sources(start, stops)
-        leaves = [leaf for leaf in found if leaf is not state and id(leaf) not in known]
-        roots = {id(leaf) for leaf in leaves} | set(known)
-        made = [tensor for tensor in named if _made_of(tensor, roots, stops)]
-        if not made:
-            return (*named, *leaves)
-        named = [tensor for tensor in named if all(tensor is not other for other in made)]
-
-
-def _made_of(tensor: Tensor, roots: set[int], stops: set[Any]) -> bool:
-    """Whether the tensor's own graph comes from one of the roots, or through one of the stops."""
-    if tensor.grad_fn is None:
-        return False
-    leaves, nodes = _sources(tensor.grad_fn, set())
-    through = (stops - {tensor.grad_fn}) & nodes
-    return bool(through) or any(id(leaf) in roots for leaf in leaves)
-
-
-def _sources(start: Any, stops: set[Any]) -> tuple[list[Tensor], set[Any]]:
-    """The leaves that a graph comes from, and its nodes; it is not followed beyond ``stops``."""
-    seen: set[Any] = set(stops)
-    waiting = [start] if start is not None and start not in stops else []
-    leaves = []
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        leaf = getattr(node, "variable", None)
-        if leaf is not None:
-            leaves.append(leaf)
-        waiting += [parent for parent, _ in node.next_functions if parent is not None]
-    return leaves, seen
-
-
-def _named(field: Any) -> list[Tensor]:
-    """The tensors that a field says it depends on."""
-    if isinstance(field, nn.Module):
-        return list(field.parameters())
-    if isinstance(field, ParameterisedField):
-        return list(field.arguments)
-    if isinstance(field, PullbackField | LeakPullbackField):
-        rate = field.rate
-        return [*([rate] if isinstance(rate, Tensor) else []), *field.inputs]
-    if isinstance(field, SemilinearField | QuasilinearField) and isinstance(field.rate, Tensor):
-        return [field.rate]
-    return []

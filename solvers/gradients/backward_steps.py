@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from solvers.fields.base import LeakPullback, LeakPullbackField, PullbackField, TargetPullback
+from solvers.fields.base import QuasilinearField, RelaxationField
+from solvers.fields.derivatives import LeakPullback, PullbackFunction, TargetPullback
+from solvers.loop.progress import Progress
+from solvers.loop.step import Step
 from solvers.methods.arithmetic import Increment
 from solvers.methods.relaxation import BoundLeak, BoundRelaxation, Relaxation
 
 
 @dataclass
-class Steps:
+class Trajectory:
     """What is remembered of the steps of one solve.
 
     Attributes:
@@ -29,6 +32,14 @@ class Steps:
     gains: list[Tensor] = field(default_factory=list)
     sizes: list[Increment] = field(default_factory=list)
 
+    def note(self, at: Progress, step: Step) -> None:
+        """Remember one more step."""
+        self.states.append(at.y)
+        self.targets.append(step.first)
+        self.sizes.append(step.dt)
+        if isinstance(at.bound, BoundLeak):
+            self.gains.append(at.bound.gain)
+
     def tensors(self) -> list[Tensor]:
         """What autograd is to keep."""
         own = [size for size in self.sizes if isinstance(size, Tensor)]
@@ -40,10 +51,8 @@ class Steps:
 
     @staticmethod
     def taken_from(
-        saved: list[Tensor],
-        sizes: list[float | None],
-        field: PullbackField | LeakPullbackField,
-    ) -> Steps:
+        saved: list[Tensor], sizes: list[float | None], field: RelaxationField
+    ) -> Trajectory:
         """The last steps of those saved, which are taken off the list."""
 
         def take(count: int) -> list[Tensor]:
@@ -52,24 +61,24 @@ class Steps:
             return found
 
         own = iter(take(sizes.count(None)))
-        gains = take(len(sizes)) if isinstance(field, LeakPullbackField) else []
+        gains = take(len(sizes)) if isinstance(field, QuasilinearField) else []
         targets, states = take(len(sizes)), take(len(sizes))
-        return Steps(
+        return Trajectory(
             states, targets, gains, [next(own) if size is None else size for size in sizes]
         )
 
 
 Sweep = tuple[Tensor, tuple[Tensor, ...]]
-"""The gradients of y0, and of the rate and the field's inputs."""
+"""The gradients of y0, and of the rate and the tensors of the field's function."""
 
 
-def sweep_of(
-    method: Relaxation, field: PullbackField | LeakPullbackField
-) -> TargetSweep | LeakSweep:
-    """The sweep for a field."""
-    if isinstance(field, LeakPullbackField):
-        return LeakSweep(method, field)
-    return TargetSweep(method, field)
+def sweep_of(method: Relaxation, field: RelaxationField) -> TargetSweep | LeakSweep:
+    """The sweep for a field that knows its derivative."""
+    return (LeakSweep if isinstance(field, QuasilinearField) else TargetSweep)(method, field)
+
+
+def _pullback(field: RelaxationField) -> Any:
+    return cast(PullbackFunction, field.function).pullback()
 
 
 class TargetSweep:
@@ -79,12 +88,12 @@ class TargetSweep:
     dL/drate = sum g w'(rate dt) dt (u - y).
     """
 
-    def __init__(self, method: Relaxation, field: PullbackField) -> None:
+    def __init__(self, method: Relaxation, field: RelaxationField) -> None:
         self.method = method
         self.bound = BoundRelaxation(method, field)
-        self.pullback: TargetPullback = field.pullback(*field.inputs)
+        self.pullback: TargetPullback = _pullback(field)
 
-    def run(self, steps: Steps, grad: Tensor) -> Sweep:
+    def run(self, steps: Trajectory, grad: Tensor) -> Sweep:
         """``grad`` is that of the last state, and is overwritten: few arrays stay in the cache."""
         rate_grad: Tensor | None = None
         gathered: Tensor | None = None  # sum of g (u - y) over steps of one size
@@ -116,12 +125,12 @@ class LeakSweep:
     dL/dgain = s dt rate,  dL/dy = g - g w + J^T (dL/du, dL/dgain),  dL/drate = sum s dt gain.
     """
 
-    def __init__(self, method: Relaxation, field: LeakPullbackField) -> None:
+    def __init__(self, method: Relaxation, field: RelaxationField) -> None:
         self.method = method
         self.bound = BoundLeak(method, field)
-        self.pullback: LeakPullback = field.pullback(*field.inputs)
+        self.pullback: LeakPullback = _pullback(field)
 
-    def run(self, steps: Steps, grad: Tensor) -> Sweep:
+    def run(self, steps: Trajectory, grad: Tensor) -> Sweep:
         """``grad`` is that of the last state, and is overwritten."""
         rate_grad: Tensor | None = None
         gathered: Tensor | None = None  # sum of s gain over steps of one size

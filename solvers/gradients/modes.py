@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from solvers.fields.base import VectorField
+from solvers.gradients.cache_chunks import run_in_chunks
+from solvers.gradients.relaxation_chain import solve_chain, solve_relaxation
+from solvers.loop.integration import Advance, Integration, Running
+from solvers.loop.progress import Progress
 from solvers.methods.base import Method
 from solvers.solution import Solution
-
-Advance = Callable[[Any], Any]
-Running = Callable[[Any], bool]
 
 
 class GradientMode(ABC):
     """How a gradient gets back through the steps of a solve; an immutable value."""
 
-    def solve(self, integration: Any, y0: Tensor) -> Solution:
-        """The solution of an :class:`solvers.loop.integration.Integration`, with its gradient."""
-        solution: Solution = integration.run(y0)
-        return solution
+    @abstractmethod
+    def solve(self, integration: Integration) -> Solution:
+        """The solution, with its gradient; without throwing."""
+
+    def chain(self, integration: Integration, fields: Sequence[VectorField]) -> Tensor | None:
+        """The ends of a chain of problems ``(len(fields), *y0.shape)`` in one sweep.
+
+        None where this mode solves them one by one.
+        """
+        return None
 
     def check(self, method: Method) -> None:  # noqa: B027  # most modes work with any method
         """Raise ValueError where the mode cannot work with the method."""
-
-    @abstractmethod
-    def run(self, advance: Advance, running: Running, progress: Any) -> Any:
-        """Apply ``advance`` while ``running``."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,16 @@ class Backpropagation(GradientMode):
     """Through the steps as they were taken (discretise, then optimise). The default.
 
     The exact gradient of the numbers that the solve gave; its memory grows with the number of
-    evaluations. Fields that know their own derivative (:class:`solvers.PullbackField`) have it
+    evaluations. Fields that know their own derivative (:class:`solvers.PullbackFunction`) have it
     written by hand, for relaxation methods.
     """
 
-    def run(self, advance: Advance, running: Running, progress: Any) -> Any:
-        while running(progress):
-            progress = advance(progress)
-        return progress
+    def solve(self, integration: Integration) -> Solution:
+        solution = solve_relaxation(integration)
+        return run_in_chunks(integration) if solution is None else solution
+
+    def chain(self, integration: Integration, fields: Sequence[VectorField]) -> Tensor | None:
+        return solve_chain(integration, fields)
 
 
 @dataclass(frozen=True)
@@ -64,25 +69,27 @@ class Checkpointing(GradientMode):
     torch.utils.checkpoint.
     """
 
-    def run(self, advance: Advance, running: Running, progress: Any) -> Any:
-        recorded = 4 * progress.bound.method.stages
-        segment = 0
-        while running(progress):
-            length = 1 + segment // recorded
-            if torch.is_grad_enabled():
-                progress = checkpoint(
-                    _segment, advance, running, progress, length, use_reentrant=False
-                )
-            else:
-                progress = _segment(advance, running, progress, length)
-            segment += 1
-        return progress
+    def solve(self, integration: Integration) -> Solution:
+        return integration.run(_in_segments)
 
 
-def _segment(advance: Advance, running: Running, progress: Any, length: int) -> Any:
+def _in_segments(advance: Advance, running: Running, progress: Progress) -> Progress:
+    recorded = 4 * progress.bound.method.stages
+    segment = 0
+    while running(progress):
+        length = 1 + segment // recorded
+        if torch.is_grad_enabled():
+            progress = checkpoint(_segment, advance, running, progress, length, use_reentrant=False)
+        else:
+            progress = _segment(advance, running, progress, length)
+        segment += 1
+    return progress
+
+
+def _segment(advance: Advance, running: Running, progress: Progress, length: int) -> Progress:
     """The next ``length`` steps."""
     # Anew, since what a bound method keeps between steps would be there only the first time.
-    progress = progress._replace(bound=progress.bound.method.bind(progress.bound.field))
+    progress = progress._replace(bound=progress.bound.on(progress.bound.field))
     for _ in range(length):
         if not running(progress):
             break

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,18 +12,32 @@ from torch import Tensor
 from solvers.fields.base import VectorField
 from solvers.methods.interpolation import Path
 
+_PARTS = 8  # of a step, over each of which a crossing is looked for
+
+
+class Bracket(NamedTuple):
+    """Where in its step each sample crosses first, as fractions; values ``(n,)`` at both ends."""
+
+    crossed: Tensor
+    low: Tensor
+    high: Tensor
+    at_low: Tensor
+    at_high: Tensor
+
 
 @dataclass(frozen=True)
 class Event:
-    """A sample's solve ends where ``function(t, y)`` of that sample crosses zero.
+    """A sample's solve ends where ``function(t, y)`` of that sample first crosses zero.
 
-    The crossing is found on the dense output, so between two steps; a step over which the
-    function does not change its sign is taken to have no crossing. Gradients flow to the state
-    and the time of the event as the implicit function theorem has it.
+    The crossing is found on the dense output within each step, at whose ends and at some points
+    between the function is looked at; where it nears zero between them and turns, there too.
+    Gradients flow to the state and the time of the event as the implicit function theorem has it.
 
     Args:
         function: ``function(t, y) -> (B,)`` for times ``(B, 1, ..., 1)`` and states ``(B, ...)``;
-            no sample's value may depend on another's.
+            no sample's value may depend on another's. For one system ``(d,)``, and with
+            ``PID(shared=True)``, one value ``()``. One with a ``select`` lets the solve leave
+            samples out that have ended.
         direction: 1 for crossings from below, -1 from above, 0 for both.
 
     Raises:
@@ -56,41 +70,70 @@ class Event:
             )
         return value
 
-    def crossed(self, before: Tensor, after: Tensor) -> Tensor:
-        """Which samples' values cross zero in the wanted direction, bool ``(n,)``."""
+    def _crossed(self, before: Tensor, after: Tensor) -> Tensor:
+        """Where values cross zero in the wanted direction."""
         up = (before < 0) & (after >= 0)
         down = (before > 0) & (after <= 0)
         return {1: up, -1: down, 0: up | down}[self.direction]
 
-    def locate(
-        self, function: Any, path: Path, t: Tensor, before: Tensor, after: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The states and times of the crossings, for rows that all have one.
+    @torch.no_grad()
+    def look(self, function: Any, path: Path, t: Tensor, before: Tensor, after: Tensor) -> Bracket:
+        """The first crossing within each sample's step.
 
         Args:
             function: the event's function for these rows.
             path: their steps, from ``t`` ``(n, 1, ..., 1)``.
-            before, after: the function's values at both ends, of opposite sign.
+            before, after: the function's values at both ends.
         """
-        shape = t.shape
+        points = torch.linspace(0, 1, _PARTS + 1, dtype=before.dtype, device=before.device)
+        thetas = points.unsqueeze(1).expand(-1, before.shape[0])  # (P + 1, n)
+        inner = [self._at(function, path, t, theta) for theta in thetas[1:-1]]
+        values = torch.stack([before, *inner, after])
+        a, b, c = values[:-2], values[1:-1], values[2:]
+        dips = (a * b > 0) & (b * c > 0) & (b.abs() < a.abs()) & (b.abs() <= c.abs())
+        if bool(dips.any()):  # between three points of one sign it may have been across and back
+            place = torch.where(dips, b.abs(), torch.inf).argmin(0, keepdim=True)
+            a, b, c = (x.gather(0, place).squeeze(0) for x in (a, b, c))
+            middle = thetas.gather(0, place + 1).squeeze(0)
+            shift = (0.5 * (a - c) / (a - 2 * b + c)).nan_to_num().clamp(-1, 1)
+            turn = torch.where(dips.any(0), middle + shift / _PARTS, middle)
+            value = self._at(function, path, t, turn)
+            thetas, order = torch.cat([thetas, turn.unsqueeze(0)]).sort(dim=0)
+            values = torch.cat([values, value.unsqueeze(0)]).gather(0, order)
+        crossings = self._crossed(values[:-1], values[1:])
+        first = crossings.to(torch.int8).argmax(0, keepdim=True)
+        ends = (x.gather(0, i).squeeze(0) for x in (thetas, values) for i in (first, first + 1))
+        low, high, at_low, at_high = ends
+        return Bracket(crossings.any(0), low, high, at_low, at_high)
+
+    def locate(
+        self, function: Any, path: Path, t: Tensor, bracket: Bracket
+    ) -> tuple[Tensor, Tensor]:
+        """The states and times of the crossings; of samples without one, some state and time."""
         with torch.no_grad():
-            theta = self._root(function, path, t, before, after).view(shape)
+            theta = self._root(function, path, t, bracket).view(t.shape)
         if torch.is_grad_enabled():
             theta = self._with_gradient(function, path, t, theta)
         return path.at(theta), t + theta * path.dt
 
-    def _root(self, function: Any, path: Path, t: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    def _at(self, function: Any, path: Path, t: Tensor, theta: Tensor) -> Tensor:
+        columns = theta.view(t.shape)
+        return self._within(function, path, t, columns)
+
+    def _within(self, function: Any, path: Path, t: Tensor, theta: Tensor) -> Tensor:
+        y = path.at(theta)
+        return self.value(function, (t + theta * path.dt).to(y.dtype), y)
+
+    def _root(self, function: Any, path: Path, t: Tensor, bracket: Bracket) -> Tensor:
         """The fraction of the step at the crossing, by bisection and the Illinois rule in turn."""
-        low, high = torch.zeros_like(before), torch.ones_like(before)
-        at_low, at_high = before.clone(), after.clone()
+        crossed, low, high, at_low, at_high = bracket
         for count in range(60):
             width = high - low
-            if bool((width <= 4 * torch.finfo(width.dtype).eps).all()):
+            if bool(((width <= 4 * torch.finfo(width.dtype).eps) | ~crossed).all()):
                 break
             secant = low + width * (at_low / (at_low - at_high)).nan_to_num(nan=0.5)
             theta = 0.5 * (low + high) if count % 3 == 2 else secant.clamp(low, high)
-            columns = theta.view(t.shape)
-            value = self.value(function, t + columns * path.dt, path.at(columns))
+            value = self._at(function, path, t, theta)
             below = torch.sign(value) == torch.sign(at_low)
             low, high = torch.where(below, theta, low), torch.where(below, high, theta)
             # The end that stays counts half, or the secant would creep up from one side only.
@@ -104,10 +147,11 @@ class Event:
         """The same fraction, carrying dtheta = -dg / (dg/dtheta)."""
         with torch.enable_grad():
             moving = theta.detach().requires_grad_()
-            value = self.value(function, t + moving * path.dt, path.at(moving))
+            value = self._within(function, path, t, moving)
             if not value.requires_grad:
                 return theta
             (slope,) = torch.autograd.grad(value.sum(), moving, retain_graph=True)
-            fixed = self.value(function, t + theta * path.dt, path.at(theta))
-            shift = (fixed - fixed.detach()).view(theta.shape) / slope.detach()
+            fixed = self._within(function, path, t, theta)
+            slope = torch.where(slope == 0, 1.0, slope.detach())  # of a sample without a crossing
+            shift = (fixed - fixed.detach()).view(theta.shape) / slope
         return theta - shift

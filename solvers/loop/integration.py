@@ -1,29 +1,56 @@
-"""The integration loop: a method, a step-size rule and a gradient mode over a time span.
+"""The integration loop: a method and a step-size rule over a time span.
 
 The loop is a pure function from one :class:`Progress` to the next, so that a gradient mode can
-run a part of it again.
+run a part of it again. Of a progress this always holds: ``y`` is the state of each sample at the
+time that its ``control.remaining`` leaves, of which every step was accepted; a sample is in
+``finished`` or it is live, never both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from solvers.fields import batch_parts as row_selection
-from solvers.fields.base import VectorField
-from solvers.gradients.modes import GradientMode
 from solvers.loop.events import Event
-from solvers.loop.finished_samples import dropping_held, is_sound, let_go, without_bad
-from solvers.loop.progress import Progress, StepTaken
-from solvers.loop.saved_times import Times, at_start, records_of_step, stack_records
-from solvers.loop.step import Trial, time_of, try_compiled, try_step
+from solvers.loop.finished_samples import (
+    end_samples,
+    end_where_field_is_not_finite,
+    made_again,
+)
+from solvers.loop.independence import check_independent
+from solvers.loop.problem import Problem
+from solvers.loop.progress import Progress
+from solvers.loop.saved_times import at_start, records_of_step, stack_records
+from solvers.loop.step import Step, time_of, try_compiled, try_step
+from solvers.methods.arithmetic import seen_time
 from solvers.methods.base import Method
 from solvers.methods.interpolation import Path
-from solvers.solution import SUCCESS, Solution, Stats
-from solvers.step_size.rules import StepSizeRule, Verdict
+from solvers.solution import (
+    NON_FINITE,
+    SUCCESS,
+    Solution,
+    Stats,
+    all_finite,
+    all_succeeded,
+    finite_samples,
+)
+from solvers.step_size.rules import BudgetRule, Examined, StepSizeRule
+
+Advance = Callable[[Progress], Progress]
+Running = Callable[[Progress], bool]
+Drive = Callable[[Advance, Running, Progress], Progress]
+"""Applies the first while the second holds."""
+
+
+def straight_on(advance: Advance, running: Running, progress: Progress) -> Progress:
+    """Step after step."""
+    while running(progress):
+        progress = advance(progress)
+    return progress
 
 
 @dataclass(frozen=True)
@@ -31,46 +58,46 @@ class Integration:
     """One problem and how to solve it.
 
     Attributes:
-        method, rule, gradient, steps: the solver's choices.
-        field, span: the problem.
-        times: where states are asked for, or None.
-        event: what ends a sample early, or None.
-        droppable: whether samples that ended may be left out of the evaluations: True, False, or
-            None where that is to be found out.
+        problem: with a batch axis; of at least one element.
+        method, rule: the solver's choices.
         compiled: whether steps are tried by torch.compile.
-        observe: told of every step.
+        observe: told of every step, with where it started.
     """
 
+    problem: Problem
     method: Method
     rule: StepSizeRule
-    gradient: GradientMode
-    steps: int
-    field: VectorField
-    span: tuple[float, float]
-    times: Times | None = None
-    event: Event | None = None
-    droppable: bool | None = None
     compiled: bool = False
-    observe: Callable[[StepTaken], None] | None = None
+    observe: Callable[[Progress, Step], None] | None = None
 
-    def run(self, y0: Tensor) -> Solution:
+    def run(self, drive: Drive = straight_on) -> Solution:
         """Solve, without throwing."""
-        progress = self.march(self.method, self.field, y0)
-        if progress.live and not progress.settled:
-            return self._conclude_together(progress, y0)
-        asked = dropping_held(self, progress, y0)
-        if asked is None:
-            return replace(self, droppable=False).run(y0)
-        return self._conclude(progress, y0, asked)
+        end = self.integrate(drive)
+        if end.live and not end.finished:
+            solution = self._conclude_together(end)
+        else:
+            solution = self._conclude(end)
+        if not isinstance(self.rule, BudgetRule) or all_finite(solution.y.detach()):
+            return solution
+        # Rare, so paid for only here: the same solve again, examined at every step.
+        careful = replace(self, rule=Examined(self.rule)).run(drive)
+        stats = replace(careful.stats, nfe=solution.stats.nfe + careful.stats.nfe)
+        return replace(careful, stats=stats)
 
-    def march(self, method: Method, field: VectorField, y0: Tensor) -> Progress:
-        """Where a solve of ``field`` stands once no sample has steps to take."""
-        return self.gradient.run(self._advance, self._running, self._begin(method, field, y0))
+    def integrate(self, drive: Drive = straight_on) -> Progress:
+        """Where the solve stands once no sample has steps to take."""
+        return drive(self._advance, self._running, self._begin())
 
-    def _begin(self, method: Method, field: VectorField, y0: Tensor) -> Progress:
-        bound = method.bind(field)
-        start = self.rule.start(bound, self.span, y0, self.steps)
-        progress = Progress(
+    @property
+    def _droppable(self) -> bool:
+        return self.problem.selectable
+
+    def _begin(self) -> Progress:
+        problem = self.problem
+        field, y0, (t0, t1) = problem.field, problem.y0, problem.t_span
+        bound = self.method.bind(field, controlled=self.rule.controlled)
+        start = self.rule.start(bound, problem.t_span, y0)
+        at = Progress(
             bound,
             y0,
             start.control,
@@ -79,163 +106,190 @@ class Integration:
             live=y0.shape[0],
         )
         if getattr(field, "autonomous", False):
-            progress = progress._replace(time=time_of(self.span[0], 0.0, y0))
-        if self.times is not None:
-            progress = progress._replace(records=at_start(self.times, y0, start.control.remaining))
-        if self.event is not None:
-            t0 = torch.full_like(start.control.remaining, self.span[0])
-            value = self.event.value(self.event.function, t0, y0)
-            progress = progress._replace(event=self.event.function, event_value=value)
-        return progress
+            at = at._replace(time=time_of(t0, 0.0, y0))
+        if problem.times is not None:
+            at = at._replace(records=at_start(problem.times, y0, at.control.remaining))
+        if problem.event is not None:
+            t = seen_time(t1 - at.control.remaining, y0)
+            value = problem.event.value(problem.event.function, t, y0)
+            at = at._replace(event=problem.event.function, event_value=value)
+        return self._examine_start(at) if self.rule.controlled else at
 
-    def _running(self, progress: Progress) -> bool:
-        return progress.live > 0 and self.rule.running(progress.control)
+    def _examine_start(self, at: Progress) -> Progress:
+        """Look at the first evaluation, and at whether the samples may go their own ways."""
+        problem, first = self.problem, at.first
+        assert first is not None
+        good = finite_samples(first.detach())
+        try:
+            all_good = bool(good.all())
+        except RuntimeError as error:
+            raise ValueError(UNREADABLE) from error
+        independent = self._droppable or getattr(problem.field, "independent", False)
+        if problem.y0.shape[0] > 1 and not independent:
+            t = seen_time(problem.t_span[1] - at.control.remaining, at.y)
+            asked = check_independent(problem.field, t, at.y)
+            at = at._replace(evaluations=at.evaluations + asked)
+        if all_good:
+            return at
+        status = torch.full(good.shape, int(NON_FINITE), dtype=torch.int8, device=good.device)
+        none = torch.full_like(good, torch.nan, dtype=at.control.remaining.dtype)
+        event_time = None if problem.event is None else none
+        return end_samples(at, ~good, status, event_time, droppable=self._droppable)
 
-    def _advance(self, progress: Progress) -> Progress:
+    def _running(self, at: Progress) -> bool:
+        return at.live > 0 and self.rule.running(at.control)
+
+    def _advance(self, at: Progress) -> Progress:
         """One step, tried by all samples that are evaluated."""
-        y, control = progress.y, progress.control
-        trial = (try_compiled if self.compiled else try_step)(
-            progress.bound, self.rule, self._end(y), y, control, progress.time, progress.first,
-            self._needs_end,
+        problem = self.problem
+        wanted = problem.times is not None or problem.event is not None
+        step = (try_compiled if self.compiled else try_step)(
+            at.bound, self.rule, problem.t_span[1], at.y, at.control, at.time, at.first,
+            wanted and self.method.needs_end,
         )  # fmt: skip
-        attempt = trial.attempt
-        moved = progress._replace(
-            y=attempt.y,
-            control=trial.control,
-            first=attempt.last,
-            evaluations=progress.evaluations + trial.evaluations,
-            tries=progress.tries + 1,
-        )
+        if step.judgement.accepted is None:
+            return self._take_for_all(at, step)
+        if torch.is_grad_enabled() and not step.is_finite:
+            counted = at._replace(evaluations=at.evaluations + step.evaluations)
+            status = torch.full_like(step.judgement.ended, int(NON_FINITE), dtype=torch.int8)
+            droppable = self._droppable
+            less = end_where_field_is_not_finite(counted, step, status, droppable=droppable)
+            if less is not None:
+                return less
+            step = made_again(at, step, droppable=droppable)
         if self.observe is not None:
-            taken = None if trial.verdict is None else trial.verdict.accepted
-            self.observe(StepTaken(trial.t, y, trial.dt, attempt.slopes, taken, progress.rows))
-        verdict = trial.verdict
-        if verdict is not None:
-            if torch.is_grad_enabled() and not is_sound(trial):
-                attempt, extra = without_bad(self, progress, trial)
-                trial = trial._replace(attempt=attempt)
-                moved = moved._replace(extra=progress.extra + extra)
-            return self._settle(progress, moved, trial, verdict)
-        if self.times is None:
-            return moved
+            self.observe(at, step)
+        return self._take_where_accepted(at, step)
+
+    def _take_for_all(self, at: Progress, step: Step) -> Progress:
+        """Take the step for every sample, unexamined."""
+        if self.observe is not None:
+            self.observe(at, step)
+        after = self._moved(at, step, step.result.y, step.result.last)
+        times = self.problem.times
+        if times is None:
+            return after
         records = records_of_step(
-            self.times,
-            _path(progress, trial),
-            control.remaining,
-            trial.control.remaining,
-            last=not self.rule.running(trial.control),
+            times,
+            _path(at, step),
+            at.control.remaining,
+            after.control.remaining,
+            last=not self.rule.running(after.control),
         )
-        return moved._replace(records=progress.records + records)
+        return after._replace(records=at.records + records)
 
-    def _end(self, y: Tensor) -> float | Tensor:
-        """t1; a tensor for the compiler, which would take every number for another program."""
-        if not self.compiled:
-            return self.span[1]
-        return torch.tensor(self.span[1], dtype=y.dtype, device=y.device)
+    @staticmethod
+    def _moved(at: Progress, step: Step, y: Tensor, first: Tensor | None) -> Progress:
+        return at._replace(
+            y=y,
+            control=step.judgement.control,
+            first=first,
+            evaluations=at.evaluations + step.evaluations,
+            tries=at.tries + 1,
+        )
 
-    @property
-    def _needs_end(self) -> bool:
-        """Whether the states within a step need dy/dt at its end."""
-        wanted = self.times is not None or self.event is not None
-        return wanted and self.method.needs_end
-
-    def _settle(
-        self, before: Progress, after: Progress, trial: Trial, verdict: Verdict
-    ) -> Progress:
-        """Take the accepted steps, and let go of the samples that ended."""
-        attempt, (accepted, ended) = trial.attempt, verdict
+    def _take_where_accepted(self, at: Progress, step: Step) -> Progress:
+        """Take the accepted steps, and let the samples end that have arrived or failed."""
+        accepted, ended = step.judgement.accepted, step.judgement.ended
+        assert accepted is not None
+        assert ended is not None
+        result = step.result
+        # A derivative at the start of a step that is tried again is still the one there.
+        first = None
+        if result.last is not None:
+            first = torch.where(accepted, result.last, step.first)
+        after = self._moved(at, step, torch.where(accepted, result.y, at.y), first)
         if after.tries >= self.rule.most_tries:
             ended = torch.ones_like(ended)
-        if before.done is not None:
-            ended = ended & ~before.done
-            accepted = accepted & ~before.done.view(accepted.shape)
-        y = torch.where(accepted, attempt.y, before.y)
-        if attempt.last is not None:
-            after = after._replace(first=torch.where(accepted, attempt.last, trial.first))
+        if at.done is not None:
+            ended = ended & ~at.done
+            accepted = accepted & ~at.done.view(accepted.shape)
         taken = accepted.view(-1)
-        counts = taken.long() if before.accepted is None else before.accepted + taken
-        after = after._replace(y=y, accepted=counts)
-        event_time = None
-        if self.times is not None or self.event is not None:
-            path = _path(before, trial)
-            if self.event is not None:
-                after, ended, event_time = self._meet_event(
-                    self.event, before, after, path, accepted, ended
-                )
-            if self.times is not None:
-                records = records_of_step(
-                    self.times, path, before.control.remaining, after.control.remaining,
-                    last=not self.rule.running(after.control), accepted=accepted,
-                    rows=before.rows, until=event_time, t1=self.span[1],
-                )  # fmt: skip
-                after = after._replace(records=before.records + records)
+        counts = taken.long() if at.accepted is None else at.accepted + taken
+        after = after._replace(accepted=counts)
+        problem, event_time = self.problem, None
+        if problem.event is not None:
+            after, ended, event_time = self._meet_event(
+                problem.event, at, after, step, accepted, ended
+            )
+        if problem.times is not None:
+            records = records_of_step(
+                problem.times, _path(at, step), at.control.remaining, after.control.remaining,
+                last=not self.rule.running(after.control), accepted=accepted, rows=at.rows,
+                until=event_time, t1=problem.t_span[1],
+            )  # fmt: skip
+            after = after._replace(records=at.records + records)
         if not bool(ended.any()):
             return after
-        status = self.rule.status(after.control, verdict)
+        status = self.rule.status(step.judgement)
         if event_time is not None:
             status = torch.where(event_time.isnan(), status, int(SUCCESS)).to(status.dtype)
-        return let_go(self, after, ended, status, event_time)
+        return end_samples(after, ended, status, event_time, droppable=self._droppable)
 
     def _meet_event(
         self,
         event: Event,
-        before: Progress,
+        at: Progress,
         after: Progress,
-        path: Path,
+        step: Step,
         accepted: Tensor,
         ended: Tensor,
     ) -> tuple[Progress, Tensor, Tensor]:
         """End the samples whose event lies in the step just taken, at the event."""
-        start, end = before.control.remaining, after.control.remaining
-        now = event.value(before.event, self.span[1] - end, after.y)
-        value = now if before.event_value is None else before.event_value
-        event_time = torch.full_like(value, torch.nan, dtype=start.dtype)
-        crossed = event.crossed(value.detach(), now.detach()) & accepted.view(-1)
-        after = after._replace(event_value=torch.where(accepted.view(-1), now, value))
+        t1, taken = self.problem.t_span[1], accepted.view(-1)
+        start, end = at.control.remaining, after.control.remaining
+        now = event.value(at.event, seen_time(t1 - end, after.y), after.y)
+        value = now if at.event_value is None else at.event_value
+        event_time = torch.full(value.shape, torch.nan, dtype=start.dtype, device=start.device)
+        path = _path(at, step)
+        bracket = event.look(at.event, path, t1 - start, value.detach(), now.detach())
+        crossed = bracket.crossed & taken
+        after = after._replace(event_value=torch.where(taken, now, value))
         if not bool(crossed.any()):
             return after, ended, event_time
-        which = crossed.nonzero().view(-1)
-        function = row_selection.select(before.event, which, after.y.ndim)
-        values = value.detach()[which], now.detach()[which]
-        if not row_selection.is_selectable(before.event):  # it may hold tensors of all samples
-            function = row_selection.Among(before.event, which, after.y.detach())
-        y, at = event.locate(function, path.select(which), (self.span[1] - start)[which], *values)
-        after = after._replace(y=after.y.index_put((which,), y))
-        return after, ended | crossed, event_time.index_put((which,), at.view(-1))
+        found, when = event.locate(at.event, path, t1 - start, bracket._replace(crossed=crossed))
+        columns = crossed.view(accepted.shape)
+        after = after._replace(y=torch.where(columns, found, after.y))
+        return after, ended | crossed, torch.where(crossed, when.view(-1), event_time)
 
-    def _conclude_together(self, progress: Progress, y0: Tensor) -> Solution:
+    def _conclude_together(self, end: Progress) -> Solution:
         """The solution where all samples took the same steps, unexamined."""
-        ys = None if self.times is None else stack_records(self.times, progress.records, y0)
-        status = torch.full(y0.shape[:1], int(SUCCESS), dtype=torch.int8, device=y0.device)
-        stats = Stats(nfe=progress.evaluations, accepted=self.steps)
-        return Solution(progress.y, ys, stats, status)
+        times = self.problem.times
+        ys = None if times is None else stack_records(times, end.records, self.problem.y0)
+        stats = Stats(nfe=end.evaluations, accepted=end.tries)
+        return Solution(end.y, ys, stats, all_succeeded(end.y), succeeded=True)
 
-    def _conclude(self, progress: Progress, y0: Tensor, asked: Tensor) -> Solution:
-        """The solution of samples that ended one by one; ``asked`` evaluations are added."""
-        settled = progress.settled
-        order = torch.cat([part.rows for part in settled]).argsort()
+    def _conclude(self, end: Progress) -> Solution:
+        """The solution of samples that ended one by one."""
+        finished, times = end.finished, self.problem.times
+        order = torch.cat([part.rows for part in finished]).argsort()
 
         def gather(name: str) -> Tensor:
-            return torch.cat([getattr(part, name) for part in settled])[order]
+            return torch.cat([getattr(part, name) for part in finished])[order]
 
         def spread(name: str) -> Tensor:
             counts = [
-                torch.full_like(part.rows, progress.evaluations if value is None else value)
-                for part in settled
+                torch.full_like(part.rows, end.evaluations if value is None else value)
+                for part in finished
                 for value in (getattr(part, name),)
             ]
             return torch.cat(counts)[order]
 
-        nfe = asked + spread("evaluations")
-        for rows, count in progress.extra:
-            nfe[rows] += count
         accepted = gather("accepted")
-        stats = Stats(nfe, accepted, spread("tries") - accepted)
-        ys = None if self.times is None else stack_records(self.times, progress.records, y0)
-        event_time = None if self.event is None else gather("event_time")
+        stats = Stats(spread("evaluations"), accepted, spread("tries") - accepted)
+        ys = None if times is None else stack_records(times, end.records, self.problem.y0)
+        event_time: Any = None
+        if self.problem.event is not None:
+            event_time = gather("event_time").to(torch.promote_types(end.y.dtype, torch.float32))
         return Solution(gather("y"), ys, stats, gather("status"), event_time)
 
 
-def _path(before: Progress, trial: Trial) -> Path:
+UNREADABLE = (
+    "error control chooses its steps by the data, which torch.compile and function transforms "
+    "such as vmap cannot follow: take a number of steps there"
+)
+
+
+def _path(at: Progress, step: Step) -> Path:
     """The states within the step that was tried."""
-    return before.bound.path(before.y, trial.dt, trial.first, trial.attempt)
+    return at.bound.path(at.y, step.dt, step.first, step.result)

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from solvers.loop.saved_times import Record
-from solvers.methods.arithmetic import Increment
 from solvers.methods.base import BoundMethod
 
 
-class Settled(NamedTuple):
+class Finished(NamedTuple):
     """Samples that have ended, ``n`` of them."""
 
     rows: Tensor
@@ -22,17 +21,6 @@ class Settled(NamedTuple):
     evaluations: int | None
     """None while they are evaluated on, since the field cannot be asked for the others alone."""
     event_time: Tensor | None
-
-
-class StepTaken(NamedTuple):
-    """A step, told to an observer; ``accepted`` and ``rows`` are None where they are all."""
-
-    t: Tensor
-    y: Tensor
-    dt: Increment
-    slopes: tuple[Tensor, ...]
-    accepted: Tensor | None
-    rows: Tensor | None
 
 
 class Progress(NamedTuple):
@@ -56,14 +44,22 @@ class Progress(NamedTuple):
     accepted: Tensor | None = None
     event: Any = None
     event_value: Tensor | None = None
-    settled: tuple[Settled, ...] = ()
+    finished: tuple[Finished, ...] = ()
     records: tuple[Record, ...] = ()
-    extra: tuple[tuple[Tensor, int], ...] = ()
-    """Evaluations besides those that all samples share: places in the batch, and how many."""
 
+    def at_rows(self, rows: Tensor) -> Progress:
+        """The samples ``rows``, a sample as often as it is named; the field stays as it is."""
 
-def select_control(control: Any, rows: Tensor) -> Any:
-    """Some samples of a rule's control."""
-    return type(control)(
-        *(value[rows] if isinstance(value, Tensor) and value.ndim else value for value in control)
-    )
+        def part(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[rows]
+
+        control = type(self.control)(
+            *(x[rows] if isinstance(x, Tensor) and x.ndim else x for x in self.control)
+        )
+        return self._replace(
+            y=self.y[rows],
+            control=control,
+            first=part(self.first),
+            accepted=part(self.accepted),
+            event_value=part(self.event_value),
+        )

@@ -9,21 +9,36 @@ import torch
 from torch import Tensor
 
 from solvers.fields.base import VectorField
-from solvers.methods.arithmetic import Increment
-from solvers.methods.base import Attempt, BoundMethod, Method
-from solvers.step_size.rules import StepSizeRule, Verdict
+from solvers.methods.arithmetic import Increment, seen_time
+from solvers.methods.base import BoundMethod, Method, StepResult
+from solvers.solution import all_finite, finite_samples
+from solvers.step_size.rules import Judgement, StepSizeRule
 
 
-class Trial(NamedTuple):
+class Step(NamedTuple):
     """A step that was tried: from where, how far, what it came to, and what the rule says."""
 
     t: Tensor
     first: Tensor
     dt: Increment
-    attempt: Attempt
-    control: Any
-    verdict: Verdict | None
+    result: StepResult
+    judgement: Judgement
     evaluations: int
+
+    @property
+    def _values(self) -> list[Tensor]:
+        result = self.result
+        values = (result.y, result.last, self.first, result.error, *result.slopes)
+        return [value.detach() for value in values if value is not None]
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether nothing of it, not even what is thrown away, left the finite numbers."""
+        return all(all_finite(values) for values in self._values)
+
+    def finite_rows(self) -> Tensor:
+        """For which samples that is so, bool ``(n,)``."""
+        return torch.stack([finite_samples(values) for values in self._values]).all(0)
 
 
 def time_of(end: float | Tensor, remaining: Increment, y: Tensor) -> Tensor:
@@ -35,13 +50,6 @@ def time_of(end: float | Tensor, remaining: Increment, y: Tensor) -> Tensor:
     return torch.full((), time, dtype=dtype, device=y.device)
 
 
-def time_for_field(end: float | Tensor, remaining: Increment, y: Tensor) -> Tensor:
-    """The time as the field is given it."""
-    time = time_of(end, remaining, y)
-    # Per-sample times have axes: in float32 they would promote what a bfloat16 field returns.
-    return time.to(y.dtype) if time.ndim else time
-
-
 def try_step(
     bound: BoundMethod,
     rule: StepSizeRule,
@@ -51,7 +59,7 @@ def try_step(
     time: Tensor | None,
     first: Tensor | None,
     needs_end: bool,
-) -> Trial:
+) -> Step:
     """Try one step from ``y``.
 
     Args:
@@ -64,17 +72,16 @@ def try_step(
         first: the first evaluation, where it is known.
         needs_end: whether the first evaluation of the next step is wanted already.
     """
-    t = time_for_field(end, control.remaining, y) if time is None else time
+    t = seen_time(time_of(end, control.remaining, y), y) if time is None else time
     evaluations = bound.method.stages - 1
     if first is None:
         first, evaluations = bound.first(t, y), evaluations + 1
     dt = _propose(bound, rule, control, y, first)
-    attempt = bound.step(t, y, dt, first)
-    if attempt.last is None and needs_end:
-        attempt = attempt._replace(last=bound.first(t + dt, attempt.y))
+    result = bound.step(t, y, dt, first)
+    if result.last is None and needs_end:
+        result = result._replace(last=bound.first(t + dt, result.y))
         evaluations += 1
-    after, verdict = rule.judge(control, dt, attempt, y, bound)
-    return Trial(t, first, dt, attempt, after, verdict, evaluations)
+    return Step(t, first, dt, result, rule.judge(control, dt, result, y, bound), evaluations)
 
 
 def _propose(
@@ -98,11 +105,13 @@ def try_compiled(
     time: Tensor | None,
     first: Tensor | None,
     needs_end: bool,
-) -> Trial:
+) -> Step:
     """The same by torch.compile, for any number of samples, where no gradient is recorded."""
     # One sample is a size of its own to the compiler, and so another program.
     if torch.is_grad_enabled() or y.shape[0] == 1:
         return try_step(bound, rule, end, y, control, time, first, needs_end)
+    # The end as a tensor: every number would be another program.
+    end = torch.as_tensor(end, dtype=control.remaining.dtype, device=y.device)
     return _compiled()(bound.method, bound.field, rule, end, y, control, time, first, needs_end)
 
 
@@ -111,6 +120,6 @@ def _compiled() -> Any:
     return torch.compile(_try_anew, dynamic=True)
 
 
-def _try_anew(method: Method, field: VectorField, *arguments: Any) -> Trial:
+def _try_anew(method: Method, field: VectorField, *arguments: Any) -> Step:
     # A plain bound method: what others keep between steps the compiler would have to follow.
     return try_step(BoundMethod(method, field), *arguments)

@@ -21,6 +21,12 @@ def axpy(y: Tensor, scale: float, dt: Increment, x: Tensor) -> Tensor:
     return torch.add(y, x, alpha=scale * dt)
 
 
+def seen_time(t: Tensor, y: Tensor) -> Tensor:
+    """The time as a field is given it."""
+    # Per-sample times have axes: in float32 they would promote what a bfloat16 field returns.
+    return t.to(y.dtype) if t.ndim else t
+
+
 def combine(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
     """sum_i weights_i slopes_i, of which at least one weight is not zero."""
     terms = [(w, slope) for w, slope in zip(weights, slopes, strict=True) if w]

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple, cast
 
-import torch
 from torch import Tensor
 
-from solvers.fields.base import VectorField, check_like
-from solvers.methods.arithmetic import Increment, advance, combine, later
+from solvers.fields.base import VectorField, evaluate
+from solvers.methods.arithmetic import Increment
 from solvers.methods.interpolation import Interpolant, Path
-from solvers.methods.tableaus import ButcherTableau
-from solvers.transforms import under_transform
 
 
-class Attempt(NamedTuple):
+class StepResult(NamedTuple):
     """What one step came to.
 
     Attributes:
@@ -68,7 +63,7 @@ class Method(ABC):
 
     def first(self, field: VectorField, t: Tensor, y: Tensor) -> Tensor:
         """The first evaluation of a step, made before the step size is chosen."""
-        return check_like(field(t, y), y, "field(t, y)")
+        return cast(Tensor, evaluate(field, t, y))
 
     def derivative(self, field: VectorField, y: Tensor, first: Tensor) -> Tensor:
         """dy/dt at the start of the step, out of the first evaluation."""
@@ -77,24 +72,30 @@ class Method(ABC):
     @abstractmethod
     def step(
         self, field: VectorField, t: Tensor, y: Tensor, dt: Increment, first: Tensor
-    ) -> Attempt:
+    ) -> StepResult:
         """The state at t + dt."""
 
-    def error(self, attempt: Attempt, dt: Increment) -> Tensor:
+    def error(self, result: StepResult, dt: Increment) -> Tensor:
         """The estimate of the local error of a step, of the shape of the state."""
-        return cast(Tensor, attempt.error)
+        return cast(Tensor, result.error)
 
     def path(
-        self, field: VectorField, y: Tensor, dt: Increment, first: Tensor, attempt: Attempt
+        self, field: VectorField, y: Tensor, dt: Increment, first: Tensor, result: StepResult
     ) -> Path:
         """The states within a step: linear for order 1, else cubic Hermite."""
-        if attempt.last is None or self.order == 1:
-            return Interpolant(y, attempt.y, dt)
-        ends = self.derivative(field, y, first), self.derivative(field, attempt.y, attempt.last)
-        return Interpolant(y, attempt.y, dt, ends)
+        if result.last is None or self.order == 1:
+            return Interpolant(y, result.y, dt)
+        ends = self.derivative(field, y, first), self.derivative(field, result.y, result.last)
+        return Interpolant(y, result.y, dt, ends)
 
-    def bind(self, field: VectorField) -> BoundMethod:
+    def bind(self, field: VectorField, *, controlled: bool = False) -> BoundMethod:
         """The method on one field, for one solve; it may keep what does not change between steps.
+
+        Args:
+            field: what it is to solve.
+            controlled: whether the steps are sized by their error, so that their values are read,
+                which no function transform allows: the method may then write over its own arrays
+                where no gradient is recorded.
 
         Raises:
             ValueError: where the method cannot solve this field.
@@ -110,124 +111,23 @@ class BoundMethod:
         self.method = method
         self.field = field
 
+    def on(self, field: VectorField) -> BoundMethod:
+        """The same method on another field of the same kind."""
+        return self.method.bind(field)
+
     def first(self, t: Tensor, y: Tensor) -> Tensor:
         return self.method.first(self.field, t, y)
 
     def derivative(self, y: Tensor, first: Tensor) -> Tensor:
         return self.method.derivative(self.field, y, first)
 
-    def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> Attempt:
+    def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> StepResult:
         return self.method.step(self.field, t, y, dt, first)
 
-    def error(self, attempt: Attempt, dt: Increment) -> Tensor:
+    def error(self, result: StepResult, dt: Increment) -> Tensor:
         """The estimate of the local error of the step made last."""
-        return self.method.error(attempt, dt)
+        return self.method.error(result, dt)
 
-    def path(self, y: Tensor, dt: Increment, first: Tensor, attempt: Attempt) -> Path:
+    def path(self, y: Tensor, dt: Increment, first: Tensor, result: StepResult) -> Path:
         """The states within a step."""
-        return self.method.path(self.field, y, dt, first, attempt)
-
-
-@dataclass(frozen=True)
-class RungeKutta(Method):
-    """An explicit Runge-Kutta step out of its tableau."""
-
-    tableau: ButcherTableau
-
-    @property
-    def order(self) -> int:
-        return self.tableau.order
-
-    @property
-    def stages(self) -> int:
-        return self.tableau.stages
-
-    @property
-    def first_same_as_last(self) -> bool:
-        return self.tableau.first_same_as_last
-
-    @property
-    def error_order(self) -> int | None:
-        order = self.tableau.embedded_order
-        return None if order is None else order + 1
-
-    @property
-    def needs_end(self) -> bool:
-        return self.order > 1 and self.tableau.interpolant is None
-
-    def step(
-        self, field: VectorField, t: Tensor, y: Tensor, dt: Increment, first: Tensor
-    ) -> Attempt:
-        tableau = self.tableau
-        slopes = [first]
-        inner = y
-        for row, node in zip(tableau.a, tableau.c[1:], strict=True):
-            inner = advance(y, dt, row, slopes)
-            slopes.append(check_like(field(later(t, node, dt), inner), y, "field(t, y)"))
-        if tableau.first_same_as_last:
-            return Attempt(inner, None, slopes[-1], tuple(slopes))
-        return Attempt(advance(y, dt, tableau.b, slopes), None, None, tuple(slopes))
-
-    def error(self, attempt: Attempt, dt: Increment) -> Tensor:
-        weights = cast(tuple[float, ...], self.tableau.error_weights)
-        return combine(weights, attempt.slopes) * dt
-
-    def path(
-        self, field: VectorField, y: Tensor, dt: Increment, first: Tensor, attempt: Attempt
-    ) -> Path:
-        if self.tableau.interpolant is None:
-            return super().path(field, y, dt, first, attempt)
-        return Interpolant(y, attempt.y, dt, None, attempt.slopes, self.tableau.interpolant)
-
-    def bind(self, field: VectorField) -> BoundMethod:
-        self.check(field)
-        return _BoundRungeKutta(self, field)
-
-
-class _BoundRungeKutta(BoundMethod):
-    """Forms the stages out of one array of slopes, where samples have their own steps.
-
-    A matrix-vector product per stage then takes the place of a kernel per coefficient, which is
-    what a small batch pays for. Autograd needs every slope as it was, so there it is not done.
-    """
-
-    method: RungeKutta
-
-    def __init__(self, method: RungeKutta, field: VectorField) -> None:
-        super().__init__(method, field)
-        self._matrix: Tensor | None = None  # the slopes times dt, (elements, stages)
-
-    def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> Attempt:
-        if torch.is_grad_enabled() or not isinstance(dt, Tensor) or under_transform():
-            self._matrix = None
-            return super().step(t, y, dt, first)
-        tableau = self.method.tableau
-        scaled = torch.empty((tableau.stages, *y.shape), dtype=y.dtype, device=y.device)
-        matrix = scaled.view(tableau.stages, -1).t()
-        rows = _rows(tableau, y.dtype, y.device)
-        flat = y.reshape(-1)
-        slopes = [first]
-        for i, node in enumerate(tableau.c[1:]):
-            torch.mul(slopes[i], dt, out=scaled[i])
-            inner = torch.addmv(flat, matrix[:, : i + 1], rows[i]).view_as(y)
-            slopes.append(check_like(self.field(later(t, node, dt), inner), y, "field(t, y)"))
-        torch.mul(slopes[-1], dt, out=scaled[-1])
-        self._matrix = matrix
-        if tableau.first_same_as_last:
-            return Attempt(inner, None, slopes[-1], tuple(slopes))
-        y1 = torch.addmv(flat, matrix, rows[-2]).view_as(y)
-        return Attempt(y1, None, None, tuple(slopes))
-
-    def error(self, attempt: Attempt, dt: Increment) -> Tensor:
-        if self._matrix is None:
-            return super().error(attempt, dt)
-        y = attempt.y
-        weights = _rows(self.method.tableau, y.dtype, y.device)[-1]
-        return torch.mv(self._matrix, weights).view_as(y)
-
-
-@cache
-def _rows(tableau: ButcherTableau, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
-    """The rows of a, b and the error weights as vectors."""
-    rows = (*tableau.a, tableau.b, tableau.error_weights or ())
-    return tuple(torch.tensor(row, dtype=dtype, device=device) for row in rows)
+        return self.method.path(self.field, y, dt, first, result)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from solvers.fields.base import VectorField
 from solvers.methods.arithmetic import Increment
-from solvers.methods.base import Attempt, BoundMethod
+from solvers.methods.base import BoundMethod, Method, StepResult
 from solvers.methods.exponential_tableaus import ExponentialTableau, Phi
 from solvers.methods.interpolation import Path
 from solvers.methods.semilinear import SemilinearMethod, evaluate_target, step_ratio
@@ -44,7 +44,7 @@ class ExponentialRungeKutta(SemilinearMethod):
 
     def step(
         self, field: VectorField, t: Tensor, y: Tensor, dt: Increment, first: Tensor
-    ) -> Attempt:
+    ) -> StepResult:
         return self.bind(field).step(t, y, dt, first)
 
     @property
@@ -52,12 +52,12 @@ class ExponentialRungeKutta(SemilinearMethod):
         return False
 
     def path(
-        self, field: VectorField, y: Tensor, dt: Increment, first: Tensor, attempt: Attempt
+        self, field: VectorField, y: Tensor, dt: Increment, first: Tensor, result: StepResult
     ) -> Path:
         ratio = step_ratio(field, dt, y).expand_as(y)
-        return ExponentialPath(y, dt, ratio, first, attempt.slopes, self.tableau.b)
+        return ExponentialPath(y, dt, ratio, first, result.slopes, self.tableau.b)
 
-    def bind(self, field: VectorField) -> BoundMethod:
+    def bind(self, field: VectorField, *, controlled: bool = False) -> BoundMethod:
         self.check(field)
         return _BoundExponential(self, field)
 
@@ -152,7 +152,7 @@ class _BoundExponential(BoundMethod):
 
     method: ExponentialRungeKutta
 
-    def __init__(self, method: ExponentialRungeKutta, field: VectorField) -> None:
+    def __init__(self, method: Method, field: VectorField) -> None:
         super().__init__(method, field)
         self._dt: float | None = None
         self._weights: _Weights | None = None
@@ -164,7 +164,7 @@ class _BoundExponential(BoundMethod):
             self._weights = _Weights(self.method.tableau, ratio, y.dtype)
         return self._weights
 
-    def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> Attempt:
+    def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> StepResult:
         weights = self._weights_of(dt, y)
         changes: list[Tensor] = []  # targets less the first
         for c, decay, row in zip(
@@ -176,7 +176,7 @@ class _BoundExponential(BoundMethod):
         if weights.error is not None:
             error = _sum_of(torch.zeros_like(y), weights.error, changes)
         y1 = _stage(y, first, weights.decay, weights.outer, changes)
-        return Attempt(y1, error, None, tuple(changes))
+        return StepResult(y1, error, None, tuple(changes))
 
 
 def _stage(

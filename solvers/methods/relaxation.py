@@ -9,12 +9,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from solvers.fields.base import QuasilinearField, SemilinearField, VectorField
+from solvers.fields.base import QuasilinearField, RelaxationField, VectorField, evaluate
 from solvers.methods.arithmetic import Increment
-from solvers.methods.base import Attempt, BoundMethod, Method, RungeKutta
+from solvers.methods.base import BoundMethod, Method, StepResult
 from solvers.methods.interpolation import Path
-from solvers.methods.semilinear import SemilinearMethod, evaluate_leak, evaluate_target, step_ratio
-from solvers.methods.tableaus import EULER
+from solvers.methods.semilinear import SemilinearMethod, evaluate_target, step_ratio
 
 
 @dataclass(frozen=True)
@@ -55,15 +54,15 @@ class Relaxation(SemilinearMethod):
 
     def step(
         self, field: VectorField, t: Tensor, y: Tensor, dt: Increment, first: Tensor
-    ) -> Attempt:
-        return Attempt(torch.lerp(y, first, self.weight_of(field, dt, y)))
+    ) -> StepResult:
+        return StepResult(torch.lerp(y, first, self.weight_of(field, dt, y)))
 
     def path(
-        self, field: VectorField, y: Tensor, dt: Increment, first: Tensor, attempt: Attempt
+        self, field: VectorField, y: Tensor, dt: Increment, first: Tensor, result: StepResult
     ) -> Path:
         return RelaxationPath(y, dt, step_ratio(field, dt, y).expand_as(y), first, self.weight)
 
-    def bind(self, field: VectorField) -> BoundMethod:
+    def bind(self, field: VectorField, *, controlled: bool = False) -> BoundMethod:
         self.check(field)
         kind = BoundLeak if isinstance(field, QuasilinearField) else BoundRelaxation
         return kind(self, field)
@@ -112,7 +111,7 @@ class BoundRelaxation(BoundMethod):
 
     def derivative(self, y: Tensor, first: Tensor) -> Tensor:
         if self.method.overwrites and self.method.explicit:  # the target is not needed again
-            self._slope = first.sub_(y).mul_(cast(SemilinearField, self.field).rate)
+            self._slope = first.sub_(y).mul_(cast(RelaxationField, self.field).rate)
         else:
             self._slope = self.method.derivative(self.field, y, first)
         return self._slope
@@ -125,15 +124,15 @@ class BoundRelaxation(BoundMethod):
             self._dt, self._weight = dt, self.method.weight_of(self.field, dt, y)
         return self._weight
 
-    def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> Attempt:
+    def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> StepResult:
         if torch.is_grad_enabled():  # the slope that sized the step carries no gradient
-            return Attempt(torch.lerp(y, first, self.weight(dt, y)))
+            return StepResult(torch.lerp(y, first, self.weight(dt, y)))
         over = self.method.overwrites
         if self._slope is not None and self.method.explicit and isinstance(dt, Tensor):
             out = self._slope if over else None
-            return Attempt(torch.addcmul(y, self._slope, dt, out=out))
+            return StepResult(torch.addcmul(y, self._slope, dt, out=out))
         out = first if over else None
-        return Attempt(torch.lerp(y, first, self.weight(dt, y), out=out))
+        return StepResult(torch.lerp(y, first, self.weight(dt, y), out=out))
 
 
 class BoundLeak(BoundMethod):
@@ -152,17 +151,18 @@ class BoundLeak(BoundMethod):
         self._scale: Tensor | None = None
 
     def first(self, t: Tensor, y: Tensor) -> Tensor:
-        target, self.gain = evaluate_leak(self.field, t, y)
-        return target
+        leak = cast(QuasilinearField, self.field).leak
+        target, self.gain = evaluate(leak, t, y, "field.leak(t, y)")
+        return cast(Tensor, target)
 
     def derivative(self, y: Tensor, first: Tensor) -> Tensor:
         return (first - y) * self.gain * step_ratio(self.field, 1.0, y)
 
-    def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> Attempt:
+    def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> StepResult:
         ratio = self.gain * self.scale(dt, y)
-        return Attempt(torch.lerp(y, first, self.method.weight(ratio)))
+        return StepResult(torch.lerp(y, first, self.method.weight(ratio)))
 
-    def path(self, y: Tensor, dt: Increment, first: Tensor, attempt: Attempt) -> Path:
+    def path(self, y: Tensor, dt: Increment, first: Tensor, result: StepResult) -> Path:
         return RelaxationPath(y, dt, self.gain * self.scale(dt, y), first, self.method.weight)
 
     def scale(self, dt: Increment, y: Tensor) -> Tensor:
@@ -179,10 +179,3 @@ EXPONENTIAL_EULER = Relaxation("exponential_euler", lambda z: -torch.expm1(-z), 
 SEMI_IMPLICIT_EULER = Relaxation(
     "semi_implicit_euler", lambda z: z / (1 + z), lambda w: (1 - w).square()
 )
-
-
-def relaxation_of(method: Method) -> Relaxation | None:
-    """The method as a relaxation, if on a semilinear field it is one."""
-    if isinstance(method, Relaxation):
-        return method
-    return EXPLICIT_EULER if method == RungeKutta(EULER) else None

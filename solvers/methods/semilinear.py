@@ -7,7 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from solvers.fields.base import QuasilinearField, SemilinearField, VectorField, check_like
+from solvers.fields.base import QuasilinearField, RelaxationField, SemilinearField, VectorField
+from solvers.fields.base import evaluate
 from solvers.methods.arithmetic import Increment
 from solvers.methods.base import Method
 
@@ -40,18 +41,13 @@ class SemilinearMethod(Method):
 
 def evaluate_target(field: VectorField, t: Tensor, y: Tensor) -> Tensor:
     """target(t, y), of the shape and dtype of y."""
-    return check_like(cast(SemilinearField, field).target(t, y), y, "field.target(t, y)")
-
-
-def evaluate_leak(field: VectorField, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Target and gain, of the shape and dtype of y."""
-    target, gain = cast(QuasilinearField, field).leak(t, y)
-    return check_like(target, y, "field.leak(t, y)"), check_like(gain, y, "field.leak(t, y)")
+    target = evaluate(cast(SemilinearField, field).target, t, y, "field.target(t, y)")
+    return cast(Tensor, target)
 
 
 def step_ratio(field: VectorField, dt: Increment, y: Tensor) -> Tensor:
     """dt / tau in the dtype of the state; broadcasts against it."""
-    ratio = cast(SemilinearField | QuasilinearField, field).rate * dt
+    ratio = cast(RelaxationField, field).rate * dt
     if isinstance(ratio, Tensor) and ratio.dtype == y.dtype and ratio.device == y.device:
         return ratio
     return torch.as_tensor(ratio, dtype=y.dtype, device=y.device)

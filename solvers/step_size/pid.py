@@ -9,11 +9,19 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from solvers.methods.arithmetic import Increment
-from solvers.methods.base import Attempt, BoundMethod, Method
+from solvers.checks import check_number, check_steps, check_tolerance
+from solvers.methods.arithmetic import Increment, seen_time
+from solvers.methods.base import BoundMethod, Method, StepResult
 from solvers.solution import MAX_STEPS, NON_FINITE, STEP_UNDERFLOW, SUCCESS
-from solvers.solver import check_number, check_steps, check_tolerance
-from solvers.step_size.rules import Start, StepSizeRule, Verdict, per_sample, sample_norm
+from solvers.step_size.rules import (
+    Judgement,
+    Span,
+    Start,
+    StepSizeRule,
+    per_sample,
+    sample_norm,
+    time_dtype,
+)
 
 
 class ErrorControl(NamedTuple):
@@ -47,7 +55,8 @@ class PID(StepSizeRule):
 
     The last step is cut to land on t1. A sample that has arrived or failed is not evaluated any
     more, where the field can be asked for a part of the batch (see
-    :class:`solvers.SelectableField`).
+    :class:`solvers.SelectableField`); where it cannot, it is evaluated on with the others, and
+    left as it is. Time is kept in float64 where the device has it.
 
     Args:
         rtol, atol: relative and absolute tolerance of the local error of a step. For states in
@@ -61,6 +70,8 @@ class PID(StepSizeRule):
         first_step: the first step; None chooses it by one more evaluation (Hairer, Nørsett &
             Wanner, Solving Ordinary Differential Equations I, II.4).
         max_steps: steps, rejected ones included, after which a sample fails with MAX_STEPS.
+        shared: one step for all samples, controlled by the error of all, as for one system: for
+            fields whose samples depend on each other, and those that take t for a number.
 
     Raises:
         ValueError: where a number is out of its range, or on use with a method that has no
@@ -81,8 +92,9 @@ class PID(StepSizeRule):
     dt_max: float | None = None
     first_step: float | None = None
     max_steps: int = 10_000
+    shared: bool = False
 
-    uses_budget: ClassVar[bool] = False
+    controlled: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("rtol", "atol"):
@@ -106,30 +118,36 @@ class PID(StepSizeRule):
         if method.error_order is None:
             raise ValueError(
                 f"PID needs a method that estimates its error, which this one of order "
-                f"{method.order} does not: take HeunEuler, Bosh3, Dopri5 or Tsit5 (ETDRK2 or "
-                "ETDRK4 for semilinear fields), or step_size=Uniform() with a number of steps"
+                f"{method.order} does not: take HeunEuler, Bosh3, DormandPrince or Tsit5 (ETDRK4 "
+                "for semilinear fields), or a number of steps"
             )
 
-    def at_least(self, rounding: float) -> PID:
-        """The same with tolerances that are no smaller than the rounding of the field."""
-        return replace(self, rtol=max(self.rtol, rounding), atol=max(self.atol, rounding / 8))
+    def with_tolerances(self, rtol: float | None, atol: float | None) -> PID:
+        return replace(
+            self,
+            rtol=self.rtol if rtol is None else rtol,
+            atol=self.atol if atol is None else atol,
+        )
 
-    def start(self, bound: BoundMethod, span: tuple[float, float], y0: Tensor, steps: int) -> Start:
-        whole = per_sample(span[1] - span[0], y0)
-        resolved = 4 * torch.finfo(whole.dtype).eps * max(abs(span[0]), abs(span[1]))
+    def with_rounding(self, rounding: float) -> PID:
+        return self.with_tolerances(max(self.rtol, rounding), max(self.atol, rounding / 8))
+
+    def start(self, bound: BoundMethod, span: Span, y0: Tensor) -> Start:
+        whole = per_sample(span[1] - span[0], y0, time_dtype(y0.device))
+        resolved = 4 * torch.finfo(torch.float64).eps * max(abs(span[0]), abs(span[1]))
         smallest = max(self.dt_min or 0.0, resolved)
-        first, evaluations = None, 0
+        first = bound.first(seen_time(torch.full_like(whole, span[0]), y0), y0)
         if self.first_step is None:
-            first = bound.first(torch.full_like(whole, span[0]), y0)
-            with torch.no_grad():
-                dt = self._first_step(bound, span, y0.detach(), first.detach())
-            evaluations = 2
+            dt, evaluations = self._first_step(bound, span, y0.detach(), first.detach()), 2
         else:
-            dt = torch.full_like(whole, self.first_step)
+            dt, evaluations = torch.full_like(whole, self.first_step), 1
+        # An estimate may be 0 by chance, as that of Bosh3 is at dt = tau: of a step that is the
+        # whole span it would be the only evidence.
+        longest = min(self.dt_max or math.inf, (span[1] - span[0]) / 2)
         ones = torch.ones_like(whole)
         control = ErrorControl(
             remaining=whole,
-            dt=dt.clamp(min=smallest, max=self.dt_max or math.inf),
+            dt=dt.clamp(min=smallest, max=longest),
             ratio=ones,
             last_ratio=ones if self.proportional or self.derivative else None,
             ratio_before=ones if self.derivative else None,
@@ -145,23 +163,24 @@ class PID(StepSizeRule):
         self,
         control: ErrorControl,
         dt: Increment,
-        attempt: Attempt,
+        result: StepResult,
         y: Tensor,
         bound: BoundMethod,
-    ) -> tuple[ErrorControl, Verdict]:
+    ) -> Judgement:
         order = bound.method.error_order or 1
         # Detached: no_grad does not stop forward-mode differentiation.
-        largest = torch.maximum(y.detach().abs(), attempt.y.detach().abs())
-        scaled = bound.error(attempt, dt).detach() / largest.mul_(self.rtol).add_(self.atol)
+        largest = torch.maximum(y.detach().abs(), result.y.detach().abs())
+        scaled = bound.error(result, dt).detach() / largest.mul_(self.rtol).add_(self.atol)
         size = math.prod(y.shape[1:])
         # A NaN, of the error or of the state, is an infinite error.
         ratio = sample_norm(scaled).mul_(size**-0.5).nan_to_num_(nan=math.inf, posinf=math.inf)
         accepted = ratio <= 1
         factor = self._factor(control, ratio, order, accepted)
-        next_dt = factor.mul_(dt)
+        proposed = torch.minimum(control.dt, control.remaining)  # dt, unrounded
+        next_dt = proposed * factor
         if self.dt_max is not None:
             next_dt.clamp_(max=self.dt_max)
-        remaining = torch.where(accepted, control.remaining - dt, control.remaining)
+        remaining = torch.where(accepted, control.remaining - proposed, control.remaining)
         last, before = control.last_ratio, control.ratio_before
         if before is not None and last is not None:
             before = torch.where(accepted, last, before)
@@ -172,7 +191,7 @@ class PID(StepSizeRule):
             next_dt = torch.where(accepted, next_dt.clamp(min=self.dt_min), next_dt)
         ended = (remaining <= 0).logical_or_(lost).view(-1)
         after = ErrorControl(remaining, next_dt, ratio, last, before, control.smallest)
-        return after, Verdict(accepted, ended)
+        return Judgement(after, accepted, ended)
 
     def _factor(self, control: ErrorControl, ratio: Tensor, order: int, accepted: Tensor) -> Tensor:
         """How much longer the next step is."""
@@ -186,9 +205,10 @@ class PID(StepSizeRule):
             factor = torch.where(accepted, factor, factor.clamp(max=self.safety))
         return factor.clamp_(self.factor_min, self.factor_max)
 
-    def status(self, control: ErrorControl, verdict: Verdict) -> Tensor:
+    def status(self, judgement: Judgement) -> Tensor:
+        control: ErrorControl = judgement.control
         arrived = control.remaining <= 0
-        lost = (control.dt < control.smallest) & ~verdict.accepted
+        lost = (control.dt < control.smallest) & ~torch.as_tensor(judgement.accepted)
         unable = torch.where(torch.isinf(control.ratio), int(NON_FINITE), int(STEP_UNDERFLOW))
         codes = torch.where(lost, unable, int(MAX_STEPS))
         return torch.where(arrived, int(SUCCESS), codes).view(-1).to(torch.int8)
@@ -198,7 +218,7 @@ class PID(StepSizeRule):
         return self.max_steps
 
     def _first_step(
-        self, bound: BoundMethod, span: tuple[float, float], y0: Tensor, first: Tensor
+        self, bound: BoundMethod, span: Span, y0: Tensor, first: Tensor
     ) -> Tensor:
         """A step whose explicit Euler error is about a hundredth of the tolerance."""
         order = bound.method.error_order or 1
@@ -213,9 +233,11 @@ class PID(StepSizeRule):
         guess = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
         guess = guess.nan_to_num(nan=1e-6).clamp(max=span[1] - span[0])
         ahead = y0 + guess * slope
-        change = bound.derivative(ahead, bound.first(span[0] + guess, ahead)) - slope
+        later = seen_time(span[0] + guess.to(time_dtype(y0.device)), y0)
+        # Not under no_grad: a field may differentiate by itself, as a Hamiltonian one does.
+        change = bound.derivative(ahead, bound.first(later, ahead).detach()) - slope
         largest = torch.maximum(d1, rms(change) / guess)
         curved = (0.01 / largest).pow(1 / order)
         step = torch.where(largest <= 1e-15, (guess * 1e-3).clamp(min=1e-6), curved)
         step = torch.minimum(100 * guess, step).nan_to_num(nan=1e-6)
-        return step.clamp(max=span[1] - span[0])
+        return step.clamp(max=span[1] - span[0]).to(time_dtype(y0.device))

@@ -7,29 +7,34 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from solvers.checks import check_number, check_steps
 from solvers.methods.arithmetic import Increment
-from solvers.methods.base import Attempt, BoundMethod, Method
-from solvers.transforms import finite_samples, finite_status
+from solvers.methods.base import BoundMethod, Method, StepResult
+from solvers.solution import finite_samples, finite_status
 
 Span = tuple[float, float]
+Own = TypeVar("Own", bound="StepSizeRule")
 
 
-class Verdict(NamedTuple):
-    """What a rule decides on an attempted step, for each of the running samples.
+class Judgement(NamedTuple):
+    """What a rule makes of a step, for each of the samples that took part.
 
     Attributes:
-        accepted: whether the step is taken, bool ``(n, 1, ..., 1)``.
-        ended: whether the sample has arrived or failed, bool ``(n,)``.
+        control: the rule's after the step.
+        accepted: whether the step is taken, bool ``(n, 1, ..., 1)``; None takes it for all,
+            unexamined.
+        ended: whether the sample has arrived or failed, bool ``(n,)``; None where accepted is.
     """
 
-    accepted: Tensor
-    ended: Tensor
+    control: Any
+    accepted: Tensor | None = None
+    ended: Tensor | None = None
 
 
 class Start(NamedTuple):
@@ -50,20 +55,22 @@ class StepSizeRule(ABC):
     """Chooses the size of each step; an immutable value.
 
     What a solve must remember of its steps is the rule's *control*, made by :meth:`start` and
-    replaced by :meth:`judge`; it is a named tuple whose tensors have one row a running sample
+    replaced by :meth:`judge`; it is a named tuple whose tensors have one row a sample
     and whose ``remaining`` is the time left until t1.
     """
 
-    uses_budget: ClassVar[bool] = True
-    """Whether the solver's number of steps means anything to the rule."""
+    controlled: ClassVar[bool] = False
+    """Whether the steps depend on their error, so that samples have steps and ends of their own."""
     needs_derivative: ClassVar[bool] = False
     """Whether :meth:`propose` looks at dy/dt."""
-    most_tries: ClassVar[float] = math.inf
+    most_tries: float = math.inf
     """Steps, taken or not, after which every sample ends."""
+    shared: bool = False
+    """Whether all samples take the same steps, as one system would."""
 
     @abstractmethod
-    def start(self, bound: BoundMethod, span: Span, y0: Tensor, steps: int) -> Start:
-        """What the first step needs; ``steps`` is the budget, 0 where there is none."""
+    def start(self, bound: BoundMethod, span: Span, y0: Tensor) -> Start:
+        """What the first step needs."""
 
     @abstractmethod
     def propose(self, control: Any, derivative: Tensor | None) -> Increment:
@@ -71,16 +78,14 @@ class StepSizeRule(ABC):
 
     @abstractmethod
     def judge(
-        self, control: Any, dt: Increment, attempt: Attempt, y: Tensor, bound: BoundMethod
-    ) -> tuple[Any, Verdict | None]:
-        """The control after a step of size ``dt`` from ``y``, and what becomes of the step.
+        self, control: Any, dt: Increment, result: StepResult, y: Tensor, bound: BoundMethod
+    ) -> Judgement:
+        """What becomes of a step of size ``dt`` from ``y``."""
 
-        A verdict of None takes the step for all samples, unexamined.
-        """
-
-    def status(self, control: Any, verdict: Verdict) -> Tensor:
+    def status(self, judgement: Judgement) -> Tensor:
         """SUCCESS, or why a sample ended, int8 ``(n,)``; read where one has ended."""
-        return finite_status(verdict.accepted.view(-1))
+        assert judgement.accepted is not None
+        return finite_status(judgement.accepted.view(-1))
 
     def running(self, control: Any) -> bool:
         """Whether there are steps to come, as far as the rule knows."""
@@ -88,6 +93,25 @@ class StepSizeRule(ABC):
 
     def check(self, method: Method) -> None:  # noqa: B027  # most rules work with any method
         """Raise ValueError where the rule cannot work with the method."""
+
+    def with_steps(self: Own, steps: int) -> Own:
+        """The same rule with a budget of ``steps``; itself, where it has none."""
+        return self
+
+    def with_tolerances(self: Own, rtol: float | None, atol: float | None) -> Own:
+        """The same rule with these tolerances, where they are not None.
+
+        Raises:
+            ValueError: where the rule has none.
+        """
+        raise ValueError(
+            f"{type(self).__name__} takes a number of steps and no tolerances: take "
+            "step_size=PID(rtol=..., atol=...), or leave step_size out"
+        )
+
+    def with_rounding(self: Own, rounding: float) -> Own:
+        """The same rule for fields that round so coarsely."""
+        return self
 
 
 class Budget(NamedTuple):
@@ -99,36 +123,45 @@ class Budget(NamedTuple):
     """The size of an equal step."""
 
 
+@dataclass(frozen=True)
 class BudgetRule(StepSizeRule):
-    """A rule that takes a given number of steps and lands on t1 with the last."""
+    """A rule that takes a given number of steps and lands on t1 with the last.
 
-    def start(self, bound: BoundMethod, span: Span, y0: Tensor, steps: int) -> Start:
+    Args:
+        steps: at least 1.
+
+    Raises:
+        ValueError: where it is none.
+    """
+
+    steps: int = 5
+
+    def __post_init__(self) -> None:
+        check_steps(self.steps)
+
+    def with_steps(self: Own, steps: int) -> Own:
+        return replace(self, steps=check_steps(steps))  # type: ignore[type-var]
+
+    def start(self, bound: BoundMethod, span: Span, y0: Tensor) -> Start:
         whole = span[1] - span[0]
-        return Start(Budget(self.whole(whole, y0), steps, whole / steps))
+        return Start(Budget(self.whole(whole, y0), self.steps, whole / self.steps))
 
     def whole(self, span: float, y0: Tensor) -> Increment:
         """The time before the first step, in the form the rule works on."""
         return span
 
-    @abstractmethod
-    def split(self, budget: Budget, derivative: Tensor | None) -> Increment:
-        """The size of the next step; with one step left, all that remains."""
-
-    def propose(self, control: Budget, derivative: Tensor | None) -> Increment:
-        return self.split(control, derivative)
-
     def judge(
-        self, control: Budget, dt: Increment, attempt: Attempt, y: Tensor, bound: BoundMethod
-    ) -> tuple[Budget, Verdict | None]:
+        self, control: Budget, dt: Increment, result: StepResult, y: Tensor, bound: BoundMethod
+    ) -> Judgement:
         # Less the increment as applied: a bfloat16 one is rounded, and the rest makes up for it.
-        return Budget(control.remaining - dt, control.steps_left - 1, control.equal), None
+        return Judgement(Budget(control.remaining - dt, control.steps_left - 1, control.equal))
 
     def running(self, control: Budget) -> bool:
         return control.steps_left > 0
 
 
 @dataclass(frozen=True)
-class Watched(StepSizeRule):
+class Examined(StepSizeRule):
     """A budget whose every step is examined: a sample that leaves the finite numbers ends there."""
 
     rule: BudgetRule
@@ -137,8 +170,8 @@ class Watched(StepSizeRule):
     def needs_derivative(self) -> bool:  # type: ignore[override]
         return self.rule.needs_derivative
 
-    def start(self, bound: BoundMethod, span: Span, y0: Tensor, steps: int) -> Start:
-        return self.rule.start(bound, span, y0, steps)
+    def start(self, bound: BoundMethod, span: Span, y0: Tensor) -> Start:
+        return self.rule.start(bound, span, y0)
 
     def propose(self, control: Budget, derivative: Tensor | None) -> Increment:
         return self.rule.propose(control, derivative)
@@ -147,21 +180,20 @@ class Watched(StepSizeRule):
         return self.rule.running(control)
 
     def judge(
-        self, control: Budget, dt: Increment, attempt: Attempt, y: Tensor, bound: BoundMethod
-    ) -> tuple[Budget, Verdict]:
-        after, _ = self.rule.judge(control, dt, attempt, y, bound)
-        finite = finite_samples(attempt.y)
+        self, control: Budget, dt: Increment, result: StepResult, y: Tensor, bound: BoundMethod
+    ) -> Judgement:
+        after = self.rule.judge(control, dt, result, y, bound).control
+        finite = finite_samples(result.y)
         ended = torch.ones_like(finite) if after.steps_left == 0 else ~finite
-        accepted = finite.view(-1, *[1] * (y.ndim - 1))
-        return after, Verdict(accepted, ended)
+        return Judgement(after, finite.view(-1, *[1] * (y.ndim - 1)), ended)
 
 
 @dataclass(frozen=True)
 class Uniform(BudgetRule):
     """Equal steps: dt = span / steps."""
 
-    def split(self, budget: Budget, derivative: Tensor | None) -> Increment:
-        return budget.equal
+    def propose(self, control: Budget, derivative: Tensor | None) -> Increment:
+        return control.equal
 
 
 @dataclass(frozen=True)
@@ -185,12 +217,13 @@ class GradientScaled(BudgetRule):
     dt nears or exceeds 2 tau and Euler with equal steps oscillates. That is where it pays.
 
     Args:
+        steps: how many, at least 1.
         sharpness: how strongly a large movement shortens the step.
         relax: how much longer than equal the first steps are while the movement is small.
         cap: the movement above which the step shrinks no further.
 
     Raises:
-        ValueError: where sharpness < 0, relax is outside [0, 1), or cap <= 0.
+        ValueError: where steps < 1, sharpness < 0, relax is outside [0, 1), or cap <= 0.
     """
 
     sharpness: float = 0.5
@@ -200,10 +233,9 @@ class GradientScaled(BudgetRule):
     needs_derivative: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("sharpness", "relax", "cap"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-                raise ValueError(f"{name} must be a number, not {value!r}")
+            check_number(name, getattr(self, name), -math.inf, math.inf)
         if self.sharpness < 0:
             raise ValueError(f"sharpness must be at least 0, not {self.sharpness}")
         if not 0 <= self.relax < 1:
@@ -212,10 +244,10 @@ class GradientScaled(BudgetRule):
             raise ValueError(f"cap must be positive, not {self.cap}")
 
     def whole(self, span: float, y0: Tensor) -> Tensor:
-        return per_sample(span, y0)
+        return per_sample(span, y0, torch.promote_types(y0.dtype, torch.float32))
 
-    def split(self, budget: Budget, derivative: Tensor | None) -> Increment:
-        remaining, steps_left, _ = budget
+    def propose(self, control: Budget, derivative: Tensor | None) -> Increment:
+        remaining, steps_left, _ = control
         if steps_left == 1 or derivative is None:
             return remaining
         norm = sample_norm(derivative)
@@ -228,10 +260,14 @@ class GradientScaled(BudgetRule):
         return remaining / phi
 
 
-def per_sample(value: float, y: Tensor) -> Tensor:
-    """A number for each sample, ``(B, 1, ..., 1)``, in float32 or the state's wider dtype."""
-    dtype = torch.promote_types(y.dtype, torch.float32)
+def per_sample(value: float, y: Tensor, dtype: torch.dtype) -> Tensor:
+    """A number for each sample, ``(B, 1, ..., 1)``."""
     return torch.full((y.shape[0], *([1] * (y.ndim - 1))), value, dtype=dtype, device=y.device)
+
+
+def time_dtype(device: torch.device) -> torch.dtype:
+    """What times are kept in: float64, where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def sample_norm(x: Tensor) -> Tensor:

@@ -1,0 +1,111 @@
+"""What every solver checks of its arguments."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def check_steps(steps: Any, name: str = "steps") -> int:
+    """Return a valid number of steps.
+
+    Raises:
+        ValueError: where it is no whole number of at least 1.
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, not {steps!r}")
+    return steps
+
+
+def check_tolerance(name: str, value: Any) -> None:
+    """Raise ValueError where a tolerance is not a positive finite number."""
+    valid = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (valid and 0 < value < math.inf):
+        raise ValueError(f"{name} must be a positive finite number, not {value!r}")
+
+
+def check_number(name: str, value: Any, low: float, high: float) -> None:
+    """Raise ValueError where a number does not lie between two others, those not included."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (low < value < high):
+        raise ValueError(f"{name} must be a number in ({low:g}, {high:g}), not {value!r}")
+
+
+def check_state(y0: Any) -> Tensor:
+    """Return an initial state.
+
+    Raises:
+        ValueError: where it is no tensor of floating-point numbers.
+    """
+    if not isinstance(y0, Tensor):
+        raise ValueError(f"y0 must be a tensor, not {type(y0).__name__}")
+    if y0.is_complex():
+        raise ValueError(
+            f"y0 must be real, not {y0.dtype}: solve for its two parts, "
+            "y0 = torch.view_as_real(z0), with a field that turns them into z and back by "
+            "torch.view_as_complex and torch.view_as_real"
+        )
+    if not y0.is_floating_point():
+        raise ValueError(f"y0 must be floating point, not {y0.dtype}: call y0.float() first")
+    return y0
+
+
+def check_span(t_span: Any) -> tuple[float, float]:
+    """Return a time span as two floats.
+
+    Raises:
+        ValueError: where it is none, runs backwards, or asks for a gradient.
+    """
+    for t in t_span if isinstance(t_span, tuple | list) else (t_span,):
+        check_no_gradient("t_span", t)
+    try:
+        t0, t1 = (float(t) for t in t_span)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"t_span must be two numbers (t0, t1), not {t_span!r}") from error
+    if not (math.isfinite(t0) and math.isfinite(t1) and t0 < t1):
+        raise ValueError(
+            f"t_span must run forwards, t0 < t1, not from {t0:g} to {t1:g}. To integrate "
+            "backwards, negate the field and the time."
+        )
+    return t0, t1
+
+
+def check_no_gradient(name: str, t: Any) -> None:
+    """Raise ValueError where a time requires a gradient, which it would not be given."""
+    if isinstance(t, Tensor) and t.requires_grad:
+        raise ValueError(
+            f"{name} requires a gradient, and none flows to times: detach it. For dy/dt1 the "
+            "field at the end is the derivative, field(t1, solution.y); or put the length of the "
+            "span into the field, dy/ds = (t1 - t0) field(t0 + s (t1 - t0), y) over (0, 1)"
+        )
+
+
+def check_times(y0: Tensor, span: tuple[float, float], t_eval: Any) -> list[float] | Tensor:
+    """The times as floats; as a tensor ``(M, B)`` in float64 where every sample has its own.
+
+    Raises:
+        ValueError: where they are none, do not increase, or lie outside the span.
+    """
+    t0, t1 = span
+    for t in t_eval if isinstance(t_eval, tuple | list) else (t_eval,):
+        check_no_gradient("t_eval", t)
+    values = torch.as_tensor(t_eval, dtype=torch.float64, device="cpu").detach()
+    of_each = values.ndim == 2 and y0.ndim > 1 and values.shape[1] == y0.shape[0]
+    if values.numel() == 0 or not (values.ndim == 1 or of_each):
+        each = f", or have shape (M, B) with the times of each of the {y0.shape[0]} samples"
+        raise ValueError(
+            f"t_eval must be a non-empty list of times{each if y0.ndim > 1 else ''}, not "
+            f"{tuple(values.shape)}"
+        )
+    # A time that was computed in float32 may miss the end by a rounding.
+    slack = 1e-6 * (t1 - t0)
+    if not bool(((values >= t0 - slack) & (values <= t1 + slack)).all()):
+        raise ValueError(f"t_eval must lie within the time span [{t0:g}, {t1:g}]; got {t_eval}")
+    if bool((values.diff(dim=0) < 0).any()):
+        raise ValueError("t_eval must be increasing")
+    values = values.clamp(t0, t1)
+    if of_each:
+        return values
+    return [float(value) for value in values.tolist()]
