@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,31 @@ from solvers.storage import write_atomically
 FORMAT_VERSION = 1
 
 
-def save_bytes(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data`` as a whole.
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Within the block ``path`` is written.
 
     Raises:
-        TrainingError: it could not be written; what was at ``path`` is kept.
+        TrainingError: in place of an OSError; it says how to go on.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, data)
+        yield
     except OSError as error:
         kept = "; the previous one is kept" if path.exists() else ""
         raise TrainingError(
             f"could not save {path}: {error.strerror or error}{kept}. Make room or correct the "
             f"rights, then continue with --resume {shlex.quote(str(path.parent))}"
         ) from error
+
+
+def save_bytes(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data`` as a whole.
+
+    Raises:
+        TrainingError: it could not be written; what was at ``path`` is kept.
+    """
+    with saving(path):
+        write_atomically(path, data)
 
 
 class RunDirectory:

@@ -59,7 +59,7 @@ def load_run(
     model = build_model(config, num_classes, chosen)
 
     path = run.weights(weights)
-    tensors, header = read_tensors(path, "weights")
+    header, tensors = read_tensors(path, "weights")
     whose = f"model {config.model!r} of {run.config}"
     check_description(header.get("model"), describe_model(config, num_classes), str(path), whose)
     state = model.state_dict()

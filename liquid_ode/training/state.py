@@ -64,7 +64,7 @@ class RunState:
             "progress": self.progress.to_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
         }
-        write_tensors(run.checkpoint, "checkpoint", tensors, header)
+        write_tensors(run.checkpoint, "checkpoint", header, tensors)
         self.saved_step = self.progress.step
         self.save_weights(run)
 
@@ -79,7 +79,7 @@ class RunState:
         Raises:
             CheckpointError: the checkpoint is missing, broken, or of another model.
         """
-        tensors, header = read_tensors(run.checkpoint, "checkpoint")
+        header, tensors = read_tensors(run.checkpoint, "checkpoint")
         what, whose = str(run.checkpoint), f"model {config.model!r} of {run.config}"
         check_description(header.get("model"), self.description, what, whose)
         check_settings(header.get("config"), config, what)
