@@ -30,7 +30,7 @@ from liquid_ode.evaluation import plots, solver_swap, tables, work_precision
 from liquid_ode.evaluation.machine import environment
 from liquid_ode.training import TrainConfig, load_config, load_run
 from liquid_ode.training.cli import run_reporting_errors
-from liquid_ode.training.precision import resolve_device
+from liquid_ode.training.machine import resolve_device
 from solvers import suite
 from solvers.storage import write_atomically
 

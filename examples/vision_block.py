@@ -36,8 +36,13 @@ from liquid_ode.evaluation.machine import environment
 from liquid_ode.training import TrainingError
 from liquid_ode.training.batches import Batches
 from liquid_ode.training.cli import run_reporting_errors
-from liquid_ode.training.memory import keep_freed_memory
-from liquid_ode.training.precision import DEVICES, autocast, resolve_device, resolve_precision
+from liquid_ode.training.machine import (
+    DEVICES,
+    autocast,
+    keep_freed_memory,
+    resolve_device,
+    resolve_precision,
+)
 from solvers.storage import write_atomically
 
 MARGIN = 4  # pixels by which an image is shifted at most

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from liquid_ode.training.errors import CheckpointError
-from liquid_ode.training.files import FORMAT_VERSION, saving
+from liquid_ode.training.run_directory import FORMAT_VERSION, saving
 from solvers import storage
 
 _SHOWN = 3  # names listed of each kind of misfit

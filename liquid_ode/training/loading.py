@@ -13,8 +13,8 @@ from liquid_ode.diffusion import GaussianDiffusion
 from liquid_ode.training.build import build_diffusion, build_model, describe_model
 from liquid_ode.training.checkpoint import check_description, check_fit, read_tensors
 from liquid_ode.training.config import TrainConfig
-from liquid_ode.training.files import RunDirectory
-from liquid_ode.training.precision import resolve_device
+from liquid_ode.training.machine import resolve_device
+from liquid_ode.training.run_directory import RunDirectory
 
 
 def load_config(run_dir: str | Path) -> TrainConfig:

@@ -19,7 +19,7 @@ from liquid_ode.cells import LiquidRNN
 from liquid_ode.diffusion import GaussianDiffusion
 from liquid_ode.evaluation import plots, solver_swap, tables
 from liquid_ode.training import Reporter, TrainConfig, load_run, train
-from liquid_ode.training.files import RunDirectory
+from liquid_ode.training.run_directory import RunDirectory
 from solvers.suite import Problem
 from tests.runs import draw_images, load_script, small_config
 

@@ -19,7 +19,7 @@ from liquid_ode.training.checkpoint import (
     save_weights,
     write_tensors,
 )
-from liquid_ode.training.files import MetricsLog
+from liquid_ode.training.run_directory import MetricsLog
 
 
 def net(width: int = 4) -> nn.Sequential:
