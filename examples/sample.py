@@ -29,7 +29,7 @@ from liquid_ode.training.cli import (
     key_value,
     run_reporting_errors,
 )
-from liquid_ode.training.precision import PRECISIONS, autocast, resolve_device, resolve_precision
+from liquid_ode.training.machine import PRECISIONS, autocast, resolve_device, resolve_precision
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 import solvers
-from liquid_ode.evaluation import equal_evaluations
-from liquid_ode.training.cell_problems import cell_problems
 from liquid_ode.training.cli import run_reporting_errors
+from studies import equal_evaluations
+from studies.cell_problems import cell_problems
 
 
 def make_parser() -> argparse.ArgumentParser:

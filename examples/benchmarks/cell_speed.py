@@ -26,7 +26,7 @@ from timing import interleaved
 from torch import Tensor, nn
 
 from liquid_ode import CfCCell, LiquidRNN, LTCCell, Wiring, from_ncps
-from liquid_ode.training.memory import keep_freed_memory
+from liquid_ode.training.machine import keep_freed_memory
 from solvers import Euler, ExponentialEuler, Uniform
 
 BATCH, LENGTH, SIZE = 64, 64, 64

@@ -10,13 +10,16 @@ The error of the mean is one standard error over the images.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from record import report
 
 from liquid_ode.data import load_images, to_model_range
-from liquid_ode.evaluation.noisy_images import NoisyImages
 from liquid_ode.training import load_config, load_run
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # examples/, where studies is
+from studies.noisy_images import NoisyImages
 
 LEVELS = 5
 

@@ -13,6 +13,7 @@ Milliseconds are medians of one thread in float32 on 4,096 states of 40 units: t
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -23,8 +24,10 @@ from record import report
 from timing import interleaved
 
 import solvers
-from liquid_ode.evaluation import equal_evaluations
-from liquid_ode.training.cell_problems import cell_problems
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # examples/, where studies is
+from studies import equal_evaluations
+from studies.cell_problems import cell_problems
 
 
 def random_problem(

@@ -27,7 +27,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from liquid_ode.cells import LiquidField
-from liquid_ode.training.memory import keep_freed_memory
+from liquid_ode.training.machine import keep_freed_memory
 from solvers import Euler, ExponentialEuler, SemilinearField, Uniform
 
 BATCH, HIDDEN, STEPS = 8192, 64, 7

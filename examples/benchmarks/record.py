@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from liquid_ode.evaluation.machine import environment
+sys.path.insert(0, str(Path(__file__).parents[1]))  # examples/, where studies is
+from studies.machine import environment
 
 
 def report(title: str, rows: Sequence[Mapping[str, Any]], path: Path | None) -> None:

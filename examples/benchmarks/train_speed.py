@@ -20,6 +20,7 @@ import torch
 from record import report
 
 from liquid_ode.training import Reporter, TrainConfig, train
+from liquid_ode.training.machine import keep_freed_memory
 
 SETTINGS = [("no", False), ("no", True), ("bf16", True)]
 
@@ -102,6 +103,7 @@ def main() -> None:
     parser.add_argument("--from-run", type=Path, help="report a finished run instead")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
+    keep_freed_memory()  # as the training command does
     torch.manual_seed(0)
     rows = finished_run(options.from_run) if options.from_run else compare(options)
     report("training speed", rows, options.json)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import uuid
 from collections.abc import Generator
 from pathlib import Path
 from typing import TypeAlias
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from liquid_ode.data.images import DataError
+from solvers.storage import write_atomically
 
 Records: TypeAlias = npt.NDArray[np.uint8]  # (N, 3073)
 Batch: TypeAlias = tuple[str, Records]  # its name, such as "data_batch_1", and its records
@@ -84,23 +84,4 @@ def read_cache(root: Path, names: tuple[str, ...]) -> Batches:
 
 def write_batch(root: Path, name: str, records: Records) -> None:
     """Put a batch in the cache whole, or not at all."""
-    write_atomic(batch_path(root, name), records.data)
-
-
-def write_atomic(path: Path, data: bytes | memoryview) -> None:
-    """Write under a name of its own in the same folder, then rename onto ``path``.
-
-    A reader, or another process that prepares the same cache, sees the previous file or the new
-    one, never a part. An error or interrupt takes the temporary file away.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # the bytes reach the disk before the name does
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    write_atomically(batch_path(root, name), records.data)

@@ -1,4 +1,4 @@
-"""Looking at a model and measuring it: grids of images, curves of a run."""
+"""Looking at a run: grids of images, and the curve of the loss."""
 
 from liquid_ode.evaluation.pictures import plot_metrics, save_grid, save_image
 

@@ -52,6 +52,5 @@ def write_picture(content: bytes, path: str | Path) -> Path:
         OSError: the file could not be written; a file that was there is kept.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
     return path

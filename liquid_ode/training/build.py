@@ -1,12 +1,14 @@
-"""The objects that a ``TrainConfig`` names."""
+"""The objects that a ``TrainConfig`` names, and the schedules of a run."""
 
 from __future__ import annotations
 
+import math
 import zlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 import solvers
 from liquid_ode.data import ImageSet
@@ -19,7 +21,11 @@ from liquid_ode.diffusion import (
     UniformWeighting,
 )
 from liquid_ode.models import create_model
+from liquid_ode.training.batches import Batches
 from liquid_ode.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from liquid_ode.training.machine import Accelerator
 
 
 def build_model(
@@ -80,6 +86,48 @@ def build_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.AdamW:
         return torch.optim.AdamW(model.parameters(), fused=True, **settings)
     except (RuntimeError, TypeError):
         return torch.optim.AdamW(model.parameters(), **settings)
+
+
+def cosine_lr(peak: float, step: int, total: int) -> float:
+    """The learning rate of step ``step`` of ``total``: peak at 0, half way down in the middle, 0
+    at ``total`` (Loshchilov & Hutter 2017, eq. 5, one period)."""
+    return 0.5 * peak * (1 + math.cos(math.pi * step / total))
+
+
+def warmed_up_decay(decay: float, updates: int) -> float:
+    """min(decay, (1 + n) / (10 + n)) after n updates: early on the average forgets faster."""
+    return min(decay, (1 + updates) / (10 + updates))
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """A moving average of ``model``'s weights: ema <- d * ema + (1 - d) * weights, d warmed up.
+
+    The first update copies the weights.
+    """
+
+    @torch.no_grad()
+    def update(averages: Any, weights: Any, updates: Tensor | int) -> None:
+        torch._foreach_lerp_(averages, weights, 1 - warmed_up_decay(decay, int(updates)))
+
+    ema = AveragedModel(model, multi_avg_fn=update)
+    ema.requires_grad_(False)
+    return ema.eval()
+
+
+def build_batches(config: TrainConfig, data: ImageSet, accelerator: Accelerator) -> Batches:
+    """The batches that this process gets of ``data``, on its device."""
+    return Batches(
+        data,
+        batch_size=config.batch_size,
+        accumulation=config.gradient_accumulation,
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+        seed=config.seed,
+        flip=config.flip,
+        labelled=config.class_conditional,
+        device=accelerator.device,
+        channels_last=config.channels_last,
+    )
 
 
 def describe_data(data: ImageSet) -> dict[str, Any]:

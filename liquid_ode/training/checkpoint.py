@@ -1,15 +1,7 @@
-"""Weights and whole states of a run as safetensors files: data, never pickled code.
-
-Every file carries one metadata entry, ``liquid_ode``: a JSON object with its kind, the version of
-the format and the model it belongs to. (One entry, because safetensors keeps several in no fixed
-order, and equal runs are to give equal bytes.)
-"""
+"""Weights and whole states of a run as files of tensors, and whether these fit a model."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,85 +10,35 @@ import torch
 from torch import Tensor, nn
 
 from liquid_ode.training.errors import CheckpointError
-from liquid_ode.training.files import FORMAT_VERSION, save_bytes
+from liquid_ode.training.run_directory import FORMAT_VERSION, saving
+from solvers import storage
 
-_KEY = "liquid_ode"
 _SHOWN = 3  # names listed of each kind of misfit
 
 
-def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], header: Any) -> None:
+def write_tensors(
+    path: Path, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
     """Write a file of ``kind`` whole, or leave the one that was there.
 
     Raises:
         TrainingError: it could not be written.
     """
-    from safetensors.torch import save
-
-    # Copies: tensors that share memory are refused.
-    plain = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
-    described = {"kind": kind, "format_version": FORMAT_VERSION, **header}
-    described["digest"] = _digest(described, plain)
-    save_bytes(path, save(plain, metadata={_KEY: json.dumps(described, sort_keys=True)}))
+    with saving(path):
+        storage.write_tensors(path, kind, FORMAT_VERSION, header, tensors)
 
 
-def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """A checksum of the header and of every tensor: safetensors has none of its own."""
-    found = hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
-
-
-def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the header of a file of ``kind``.
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The header and the tensors of a file of ``kind``.
 
     Raises:
         CheckpointError: the file is missing, broken, not one of this library's, or of another
             kind or version.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}")
     try:
-        with safe_open(os.fspath(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is not a whole safetensors file: truncated, damaged or of another format "
-            f"({error})"
-        ) from error
-    try:
-        header = json.loads(metadata[_KEY])
-        found, version = header["kind"], header["format_version"]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(
-            f"{path} is a safetensors file, but not one of liquid_ode's: expected a "
-            f"{_KEY!r} entry in its metadata, found {sorted(metadata) or 'none'}"
-        ) from error
-    if (found, version) != (kind, FORMAT_VERSION):
-        raise CheckpointError(
-            f"{path}: expected {kind}, format version {FORMAT_VERSION}; found {found}, "
-            f"version {version}"
-        )
-    expected = header.pop("digest", None)
-    if expected is None:
-        raise CheckpointError(
-            f"{path} has no checksum: it was saved by a version before this one. Load it with that "
-            "version, or train again"
-        )
-    if _digest(header, tensors) != expected:
-        raise CheckpointError(
-            f"{path} is damaged: what it holds does not have the checksum that it was saved with. "
-            "Take another copy of it"
-        )
-    return tensors, header
+        return storage.read_tensors(path, kind, FORMAT_VERSION)
+    except storage.StorageError as error:
+        raise CheckpointError(f"{error}. Take a whole copy of it, or train again") from error
 
 
 def check_fit(
@@ -148,7 +90,7 @@ def copy_into(module: nn.Module, found: Mapping[str, Tensor], what: str, whose: 
 
 def save_weights(path: Path, model: nn.Module, description: Mapping[str, Any]) -> None:
     """Write a model's weights, with ``description`` of the model (name, options, classes)."""
-    write_tensors(path, "weights", model.state_dict(), {"model": description})
+    write_tensors(path, "weights", {"model": description}, model.state_dict())
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

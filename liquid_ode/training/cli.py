@@ -21,11 +21,11 @@ import torch
 import solvers
 from liquid_ode.data import DataError
 from liquid_ode.diffusion import SamplingError
-from liquid_ode.training.config import TrainConfig
-from liquid_ode.training.engine import train
+from liquid_ode.training.config import PRESETS, TrainConfig
 from liquid_ode.training.errors import CheckpointError, TrainingError
-from liquid_ode.training.files import RunDirectory
-from liquid_ode.training.presets import PRESETS
+from liquid_ode.training.machine import keep_freed_memory
+from liquid_ode.training.run import train
+from liquid_ode.training.run_directory import RunDirectory
 
 # Settings whose option has another name or form than --field-name VALUE.
 _PAIRS = {"model_options": "--model-option", "solver_options": "--solver-option"}
@@ -81,6 +81,7 @@ def _train(arguments: Sequence[str] | None) -> None:
         config = TrainConfig.from_preset(preset, **given)
     else:
         config = dataclasses.replace(RunDirectory(resume).read_record()[0], **given)
+    keep_freed_memory()  # here, where the process is our own, and not in train()
     try:
         run_dir = train(config, resume=resume)
     finally:

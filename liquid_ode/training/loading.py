@@ -13,8 +13,8 @@ from liquid_ode.diffusion import GaussianDiffusion
 from liquid_ode.training.build import build_diffusion, build_model, describe_model
 from liquid_ode.training.checkpoint import check_description, check_fit, read_tensors
 from liquid_ode.training.config import TrainConfig
-from liquid_ode.training.files import RunDirectory
-from liquid_ode.training.precision import resolve_device
+from liquid_ode.training.machine import resolve_device
+from liquid_ode.training.run_directory import RunDirectory
 
 
 def load_config(run_dir: str | Path) -> TrainConfig:
@@ -59,7 +59,7 @@ def load_run(
     model = build_model(config, num_classes, chosen)
 
     path = run.weights(weights)
-    tensors, header = read_tensors(path, "weights")
+    header, tensors = read_tensors(path, "weights")
     whose = f"model {config.model!r} of {run.config}"
     check_description(header.get("model"), describe_model(config, num_classes), str(path), whose)
     state = model.state_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -21,9 +22,56 @@ from liquid_ode.training.checkpoint import (
 )
 from liquid_ode.training.config import TrainConfig
 from liquid_ode.training.errors import CheckpointError
-from liquid_ode.training.files import RunDirectory
-from liquid_ode.training.progress import Progress
-from liquid_ode.training.resuming import check_settings
+from liquid_ode.training.run_directory import RunDirectory, check_settings
+
+
+@dataclass
+class Interval:
+    """Sums over the steps since the last line of metrics, or since the epoch began."""
+
+    steps: int = 0
+    losses: float = 0.0
+    norms: float = 0.0
+    seconds: float = 0.0  # of the steps alone, without samples and checkpoints
+
+    def add(self, loss: float, norm: float, seconds: float) -> None:
+        self.steps += 1
+        self.losses += loss
+        self.norms += norm
+        self.seconds += seconds
+
+    @property
+    def loss(self) -> float:
+        return self.losses / max(self.steps, 1)
+
+    @property
+    def norm(self) -> float:
+        return self.norms / max(self.steps, 1)
+
+    def images_per_second(self, images_per_step: int) -> float:
+        return self.steps * images_per_step / max(self.seconds, 1e-9)
+
+
+@dataclass
+class Progress:
+    """How far a run has come."""
+
+    step: int = 0  # optimizer steps made
+    seconds: float = 0.0  # in all sessions
+    interval: Interval = field(default_factory=Interval)
+    epoch: Interval = field(default_factory=Interval)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> Progress:
+        return cls(
+            saved["step"],
+            saved["seconds"],
+            Interval(**saved["interval"]),
+            Interval(**saved["epoch"]),
+        )
 
 
 class RunState:
@@ -64,7 +112,7 @@ class RunState:
             "progress": self.progress.to_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
         }
-        write_tensors(run.checkpoint, "checkpoint", tensors, header)
+        write_tensors(run.checkpoint, "checkpoint", header, tensors)
         self.saved_step = self.progress.step
         self.save_weights(run)
 
@@ -79,7 +127,7 @@ class RunState:
         Raises:
             CheckpointError: the checkpoint is missing, broken, or of another model.
         """
-        tensors, header = read_tensors(run.checkpoint, "checkpoint")
+        header, tensors = read_tensors(run.checkpoint, "checkpoint")
         what, whose = str(run.checkpoint), f"model {config.model!r} of {run.config}"
         check_description(header.get("model"), self.description, what, whose)
         check_settings(header.get("config"), config, what)

@@ -12,30 +12,27 @@ from torch import Tensor, nn
 from liquid_ode.data import ImageSet
 from liquid_ode.diffusion import DDIM
 from liquid_ode.evaluation import plot_metrics, save_grid
-from liquid_ode.training.batches import Batches
-from liquid_ode.training.build import build_diffusion, build_optimizer
+from liquid_ode.training.build import (
+    averaged,
+    build_batches,
+    build_diffusion,
+    build_optimizer,
+    cosine_lr,
+)
 from liquid_ode.training.config import TrainConfig
-from liquid_ode.training.ema import averaged
 from liquid_ode.training.errors import Interrupted, TrainingError
-from liquid_ode.training.files import MetricsLog, RunDirectory
-from liquid_ode.training.interrupts import StopRequests
-from liquid_ode.training.progress import Interval, Progress
+from liquid_ode.training.machine import StopRequests
 from liquid_ode.training.reporting import Reporter, duration
-from liquid_ode.training.state import RunState
+from liquid_ode.training.run_directory import MetricsLog, RunDirectory
+from liquid_ode.training.state import Interval, Progress, RunState
 from solvers import SolverError
 
 if TYPE_CHECKING:
-    from liquid_ode.training.environment import Accelerator
+    from liquid_ode.training.machine import Accelerator
 
 
 class _SamplingStopped(Exception):
     """Leaves the sampler between two of its steps."""
-
-
-def cosine_lr(peak: float, step: int, total: int) -> float:
-    """The learning rate of step ``step`` of ``total``: peak at 0, half way down in the middle, 0
-    at ``total`` (Loshchilov & Hutter 2017, eq. 5, one period)."""
-    return 0.5 * peak * (1 + math.cos(math.pi * step / total))
 
 
 class Trainer:
@@ -64,18 +61,7 @@ class Trainer:
     ) -> None:
         self.config, self.run, self.reporter = config, run, reporter
         self.accelerator = accelerator
-        self.batches = Batches(
-            data,
-            batch_size=config.batch_size,
-            accumulation=config.gradient_accumulation,
-            process=accelerator.process_index,
-            processes=accelerator.num_processes,
-            seed=config.seed,
-            flip=config.flip,
-            labelled=config.class_conditional,
-            device=accelerator.device,
-            channels_last=config.channels_last,
-        )
+        self.batches = build_batches(config, data, accelerator)
         total = config.epochs * self.batches.steps_per_epoch
         self.total = total if config.max_steps is None else min(total, config.max_steps)
         self.model = model.to(accelerator.device)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from solvers.fields.base import VectorField
 from solvers.gradients.modes import Backpropagation, GradientMode
-from solvers.learned import files as learned_files
 from solvers.learned.methods import LearnedMethod
 from solvers.loop.events import Event
 from solvers.methods.base import Method, RungeKutta
@@ -22,6 +21,9 @@ from solvers.methods.tableaus import EULER
 from solvers.native import NativeSolver
 from solvers.solution import Solution
 from solvers.solver import Solver, check_steps
+from solvers.storage import StorageError, read_tensors, write_tensors
+
+_FILE = "learned solver", 1  # the kind of its files, and the version of that
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,10 @@ class LearnedSolver(nn.Module, Solver):
         """
         errors = {str(number): found for number, found in self.errors.items()}
         parts = {number: list(method.parts) for number, method in self._by_number.items()}
-        header = {"kind": self.kind, "parts": parts, "errors": errors}
-        return learned_files.write(Path(path), header, self.methods.state_dict())
+        header = {"method": self.kind, "parts": parts, "errors": errors}
+        path = Path(path)
+        write_tensors(path, *_FILE, header, self.methods.state_dict())
+        return path
 
     @staticmethod
     def load(
@@ -153,9 +157,15 @@ class LearnedSolver(nn.Module, Solver):
             ValueError: there is no such file, or it is broken or none of a learned solver, or
                 the solver has no coefficients for so many evaluations.
         """
-        header, tensors = learned_files.read(Path(path))
         try:
-            kind, parts, errors = header["kind"], header["parts"], header["errors"]
+            header, tensors = read_tensors(Path(path), *_FILE)
+        except StorageError as error:
+            raise ValueError(
+                f"{error}. Give a file that LearnedSolver.save wrote, or train a solver with "
+                "examples/train_solver.py"
+            ) from error
+        try:
+            kind, parts, errors = header["method"], header["parts"], header["errors"]
             methods = nn.ModuleDict({n: LearnedMethod(kind, parts[n]) for n in parts})
             methods.load_state_dict(tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

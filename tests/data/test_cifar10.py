@@ -408,26 +408,6 @@ def test_a_link_in_an_archive_is_not_followed(made: Made, tmp_path: Path) -> Non
 # Writing
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "disk full")])
-def test_a_write_cut_short_leaves_the_previous_file_whole(
-    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "folder" / "file.bin"
-    _batches.write_atomic(path, b"previous")
-    lengths = []
-
-    def cut(descriptor: int) -> None:
-        lengths.append(os.fstat(descriptor).st_size)
-        raise error
-
-    monkeypatch.setattr(os, "fsync", cut)
-    with pytest.raises(type(error)):
-        _batches.write_atomic(path, b"the new one")
-    assert lengths == [11]  # the new bytes had been written, elsewhere
-    assert path.read_bytes() == b"previous"
-    assert list(path.parent.iterdir()) == [path]
-
-
 def test_a_full_disk_keeps_nothing_but_the_images_are_used(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

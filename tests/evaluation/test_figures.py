@@ -10,13 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from liquid_ode.evaluation import pictures, plots, sequence_plots, vision_plots
+from liquid_ode.evaluation import pictures
 from liquid_ode.evaluation.figures import new_figure, save_figure, tidy
-
-
-def draw_lines(path: Path) -> Path:
-    curve = sequence_plots.Curve(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.3]))
-    return sequence_plots.plot_lines({"a": curve}, path, axis="x", value="y", heading="")
 
 
 def draw_loss(path: Path) -> Path:
@@ -26,10 +21,7 @@ def draw_loss(path: Path) -> Path:
 
 
 DRAWINGS: dict[str, Callable[[Path], Path]] = {
-    "lines": draw_lines,
     "loss": draw_loss,
-    "accuracy": lambda path: vision_plots.plot_accuracy({"a": [(60.0, 0.5)]}, path),
-    "image rows": lambda path: plots.plot_image_rows([("a", torch.zeros(1, 3, 8, 8))], path, ""),
     "grid": lambda path: pictures.save_grid(torch.zeros(1, 3, 8, 8), path),
 }
 

@@ -73,13 +73,19 @@ def test_options_become_settings() -> None:
 
 
 def test_a_run_by_the_command_line(
-    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    kept = []
+    monkeypatch.setattr("liquid_ode.training.cli.keep_freed_memory", lambda: kept.append(True))
     run = tmp_path / "run"
     arguments = ["--data", f"folder:{images}", *SMALL, *QUICK, "--output", str(run)]
     assert main(["--solver", "midpoint", "--solver-steps", "2", *arguments]) == 0
     out, err = capsys.readouterr()
     assert err == ""
+    assert kept == [True]
     for fact in ("improved, ", "parameters", "midpoint", "4 images of 8x8", "cpu, ", str(run)):
         assert fact in out
     assert f"{run}/samples/epoch_0001.png" in out

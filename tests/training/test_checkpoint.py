@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from liquid_ode.training import CheckpointError, TrainingError
@@ -20,8 +19,7 @@ from liquid_ode.training.checkpoint import (
     save_weights,
     write_tensors,
 )
-from liquid_ode.training.files import MetricsLog
-from solvers.storage import write_atomically
+from liquid_ode.training.run_directory import MetricsLog
 
 
 def net(width: int = 4) -> nn.Sequential:
@@ -32,7 +30,7 @@ def test_weights_come_back_with_their_description(tmp_path: Path) -> None:
     model = net().to(memory_format=torch.channels_last)
     path = tmp_path / "w.safetensors"
     save_weights(path, model, {"name": "net"})
-    tensors, header = read_tensors(path, "weights")
+    header, tensors = read_tensors(path, "weights")
     other = net().to(memory_format=torch.channels_last)
     copy_into(other, tensors, "w", "net")
     assert header["model"] == {"name": "net"}
@@ -46,7 +44,7 @@ def test_weights_come_back_with_their_description(tmp_path: Path) -> None:
 def test_weights_that_share_memory_are_saved(tmp_path: Path) -> None:
     layer = nn.Linear(3, 3)
     save_weights(tmp_path / "w", nn.Sequential(layer, layer), {})
-    assert set(read_tensors(tmp_path / "w", "weights")[0]) == {
+    assert set(read_tensors(tmp_path / "w", "weights")[1]) == {
         "0.weight", "0.bias", "1.weight", "1.bias",
     }  # fmt: skip
 
@@ -54,7 +52,7 @@ def test_weights_that_share_memory_are_saved(tmp_path: Path) -> None:
 def test_an_unfit_model_is_refused_by_names(tmp_path: Path) -> None:
     path = tmp_path / "w"
     save_weights(path, net(4), {})
-    tensors, _ = read_tensors(path, "weights")
+    _, tensors = read_tensors(path, "weights")
     with pytest.raises(CheckpointError) as caught:
         copy_into(net(8), tensors, "the file", "model net")
     assert str(caught.value).startswith(
@@ -65,49 +63,17 @@ def test_an_unfit_model_is_refused_by_names(tmp_path: Path) -> None:
         copy_into(nn.ModuleDict({"a": net()}), tensors, "the file", "the model")
 
 
-@pytest.mark.parametrize("keep", [0, 5, 100, -1])
-def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
+def test_a_file_that_is_unfit_is_refused_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "w"
+    remedy = r"\. Take a whole copy of it, or train again$"
+    with pytest.raises(CheckpointError, match=f"there is no file {path}{remedy}"):
+        read_tensors(path, "weights")
     save_weights(path, net(), {})
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(CheckpointError, match="not a whole safetensors file: truncated, damaged"):
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=rf"truncated, damaged or .*{remedy}"):
         read_tensors(path, "weights")
-
-
-@pytest.mark.parametrize("place", [0.3, 0.6, 0.99])
-def test_a_single_changed_byte_is_noticed(tmp_path: Path, place: float) -> None:
-    path = tmp_path / "w"
-    save_weights(path, net(), {"name": "net"})
-    data = bytearray(path.read_bytes())
-    data[int(place * len(data))] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(CheckpointError, match=r"damaged|not a whole safetensors file|not one of"):
-        read_tensors(path, "weights")
-
-
-def test_a_changed_header_is_noticed(tmp_path: Path) -> None:
-    path = tmp_path / "w"
-    write_tensors(path, "checkpoint", {"a": torch.ones(2)}, {"progress": {"step": 12}})
-    path.write_bytes(path.read_bytes().replace(b"12", b"13", 1))
-    with pytest.raises(CheckpointError, match="is damaged: what it holds does not have the check"):
-        read_tensors(path, "checkpoint")
-
-
-def test_foreign_files_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "w"
-    with pytest.raises(CheckpointError, match="there is no file"):
-        read_tensors(path, "weights")
-    path.write_bytes(os.urandom(1000))
-    with pytest.raises(CheckpointError, match="truncated, damaged or of another format"):
-        read_tensors(path, "weights")
-    torch.save(net().state_dict(), path)  # a pickle is not even looked into
-    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
-        read_tensors(path, "weights")
-    save_file({"a": torch.ones(2)}, path, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"not one of liquid_ode's.*found \['format'\]"):
-        read_tensors(path, "weights")
-    write_tensors(path, "checkpoint", {"a": torch.ones(2)}, {})
-    with pytest.raises(CheckpointError, match=r"expected weights, .*found checkpoint"):
+    write_tensors(path, "checkpoint", {}, {"a": torch.ones(2)})
+    with pytest.raises(CheckpointError, match=f"expected weights, found checkpoint{remedy}"):
         read_tensors(path, "weights")
 
 
@@ -151,13 +117,6 @@ def test_a_failure_while_saving_keeps_the_old_file(
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_left_over_temporary_file_does_no_harm(tmp_path: Path) -> None:
-    (tmp_path / ".w.tmp").write_bytes(b"left by a kill")
-    write_atomically(tmp_path / "w", b"new")
-    assert (tmp_path / "w").read_bytes() == b"new"
-    assert not (tmp_path / ".w.tmp").exists()
 
 
 def test_the_log_is_cut_to_a_step(tmp_path: Path) -> None:

@@ -15,11 +15,13 @@ from torch import nn
 
 from liquid_ode.data import ImageSet, to_model_range
 from liquid_ode.training.batches import Batches, derived_seed
-from liquid_ode.training.ema import averaged, warmed_up_decay
-from liquid_ode.training.environment import reproducible
-from liquid_ode.training.interrupts import StopRequests
-from liquid_ode.training.precision import resolve_device, resolve_precision
-from liquid_ode.training.trainer import cosine_lr
+from liquid_ode.training.build import averaged, cosine_lr, warmed_up_decay
+from liquid_ode.training.machine import (
+    StopRequests,
+    reproducible,
+    resolve_device,
+    resolve_precision,
+)
 
 
 def numbered(count: int) -> ImageSet:
@@ -200,7 +202,7 @@ def test_freed_memory_is_kept_where_glibc_is_the_c_library() -> None:
     # In a process of its own, since it cannot be undone; blocks of 8 MiB are mapped by default.
     code = (
         "import resource, torch\n"
-        "from liquid_ode.training.memory import keep_freed_memory\n"
+        "from liquid_ode.training.machine import keep_freed_memory\n"
         "def faults():\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "    for _ in range(20): kept = [torch.ones(2**21) for _ in range(8)]; del kept\n"

@@ -119,6 +119,16 @@ def test_a_run_leaves_its_record(config: TrainConfig) -> None:
         assert grid.size == (4 * 18 + 2, 18 + 2)
 
 
+def test_train_leaves_the_allocator_of_its_caller_alone(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise AssertionError("mallopt is a setting of the whole process")
+
+    monkeypatch.setattr("ctypes.CDLL", fail)
+    train(dataclasses.replace(config, max_steps=1, samples=0), reporter=Reporter())
+
+
 def test_training_lowers_the_loss(config: TrainConfig) -> None:
     run = train(dataclasses.replace(config, epochs=15, lr=5e-3, samples=0), reporter=Reporter())
     losses = [line["loss"] for line in lines(run)]
@@ -416,7 +426,7 @@ def test_a_class_conditional_run(config: TrainConfig, monkeypatch: pytest.Monkey
 
     pixels = torch.randint(0, 256, (12, 3, 8, 8), dtype=torch.uint8)
     data = ImageSet(pixels, torch.arange(12) % 3)
-    monkeypatch.setattr("liquid_ode.training.engine.load_images", lambda *_, **__: data)
+    monkeypatch.setattr("liquid_ode.training.run.load_images", lambda *_, **__: data)
     run = train(dataclasses.replace(config, class_conditional=True, epochs=1), reporter=Reporter())
     assert load_run(run, device="cpu").num_classes == 3
 

@@ -1,10 +1,12 @@
-"""The run directory: which file is where, and its records in JSON."""
+"""The run directory: which file is where, its records in JSON, and whether a run may go on."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,31 @@ from solvers.storage import write_atomically
 
 FORMAT_VERSION = 1
 
+# Settings that change what is shown and kept, but not the weights.
+FREE = frozenset(
+    {
+        "data_root", "samples", "sample_steps", "sample_every", "device", "threads",
+        "checkpoint_every", "log_every", "output",
+    }
+)  # fmt: skip
+
+
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Within the block ``path`` is written.
+
+    Raises:
+        TrainingError: in place of an OSError; it says how to go on.
+    """
+    try:
+        yield
+    except OSError as error:
+        kept = "; the previous one is kept" if path.exists() else ""
+        raise TrainingError(
+            f"could not save {path}: {error.strerror or error}{kept}. Make room or correct the "
+            f"rights, then continue with --resume {shlex.quote(str(path.parent))}"
+        ) from error
+
 
 def save_bytes(path: Path, data: bytes) -> None:
     """Replace ``path`` by ``data`` as a whole.
@@ -21,15 +48,8 @@ def save_bytes(path: Path, data: bytes) -> None:
     Raises:
         TrainingError: it could not be written; what was at ``path`` is kept.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with saving(path):
         write_atomically(path, data)
-    except OSError as error:
-        kept = "; the previous one is kept" if path.exists() else ""
-        raise TrainingError(
-            f"could not save {path}: {error.strerror or error}{kept}. Make room or correct the "
-            f"rights, then continue with --resume {shlex.quote(str(path.parent))}"
-        ) from error
 
 
 class RunDirectory:
@@ -139,3 +159,53 @@ class MetricsLog:
             except (json.JSONDecodeError, KeyError, TypeError):
                 continue
         save_bytes(self.path, "".join(kept).encode())
+
+
+# Whether a run may go on with the settings and the data that it is given -----------------------
+
+
+def merge(saved: TrainConfig, given: TrainConfig, run: RunDirectory) -> TrainConfig:
+    """The settings with which to go on: ``given``, where they are those of the run.
+
+    Raises:
+        ValueError: they would change the weights; each such setting is named.
+    """
+    if given.precision == "auto":  # the run has resolved it already
+        given = dataclasses.replace(given, precision=saved.precision)
+    changes = [
+        f"{name} {old!r} -> {new!r}"
+        for name, old in saved.to_dict().items()
+        if name not in FREE and (new := getattr(given, name)) != old
+    ]
+    if changes:
+        raise ValueError(
+            f"the run in {run.path} has other settings: {', '.join(changes)}. A resumed run gives "
+            "the weights that it would have given without a stop, so nothing may change that the "
+            "weights depend on (also not epochs or max_steps: the learning rate falls to 0 over "
+            "the whole run). Start a new run in another --output for that"
+        )
+    return given
+
+
+def check_settings(found: Any, config: TrainConfig, what: str) -> None:
+    """Raise CheckpointError where a checkpoint was made with settings that are not the run's."""
+    settings = config.to_dict()
+    found = found if isinstance(found, dict) else {}
+    misfits = [
+        f"{name} {found.get(name)!r} in place of {value!r}"
+        for name, value in settings.items()
+        if name not in FREE and found.get(name) != value
+    ]
+    if misfits:
+        raise CheckpointError(f"{what} is not of this run: it was made with {', '.join(misfits)}")
+
+
+def check_facts(saved: dict[str, Any], now: dict[str, Any], run: RunDirectory) -> None:
+    """Raise ValueError where the data or the number of processes is not that of the run."""
+    for name in ("data", "processes"):
+        if saved.get(name) != now[name]:
+            raise ValueError(
+                f"the run in {run.path} was made with {name} {saved.get(name)}, and now there is "
+                f"{now[name]}; it can only go on with the same (or start a new run: "
+                f"--output, not --resume {shlex.quote(str(run.path))})"
+            )

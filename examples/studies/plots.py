@@ -13,7 +13,7 @@ from torch import Tensor
 import solvers
 from liquid_ode.evaluation.figures import new_figure, save_figure, tidy
 from liquid_ode.evaluation.pictures import as_pixels
-from liquid_ode.evaluation.work_precision import ERROR, Row, frontier, short_name
+from studies.work_precision import ERROR, Row, frontier, short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""examples/fit_sequence.py, its tasks, and the search for equal parameters."""
+"""examples/studies/fit_sequence.py, its tasks, and the search for equal parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import statistics
 import sys
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,34 +17,24 @@ from PIL import Image
 from torch import Tensor, nn
 
 import solvers
-from liquid_ode.data.sequences import Sequences
-from liquid_ode.evaluation import sequence_plots as plots
-from liquid_ode.evaluation.equal_parameters import equal_sizes
-from tests.runs import check_refusal, load_script, on_one_thread
+from studies import fit_sequence, sequence_tasks
+from studies import sequence_plots as plots
+from studies.equal_parameters import equal_sizes
+from studies.sequences import Sequences
+from tests.runs import check_refusal, on_one_thread
 
 one_thread = pytest.fixture(autouse=True, scope="module")(on_one_thread)
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    return load_script("fit_sequence")
+def pendulum() -> Any:
+    return sequence_tasks.PendulumTask(256)
 
 
 @pytest.fixture(scope="module")
-def tasks(script: ModuleType) -> ModuleType:
-    """What the script imports from beside it."""
-    return sys.modules[script.Task.__module__]
-
-
-@pytest.fixture(scope="module")
-def pendulum(tasks: ModuleType) -> Any:
-    return tasks.PendulumTask(256)
-
-
-@pytest.fixture(scope="module")
-def digits(tasks: ModuleType) -> Any:
+def digits() -> Any:
     pytest.importorskip("sklearn")
-    return tasks.DigitsTask(64)
+    return sequence_tasks.DigitsTask(64)
 
 
 class Silent:
@@ -53,16 +42,16 @@ class Silent:
         pass
 
 
-def build(script: ModuleType, task: Any, name: str, hidden: int = 8) -> Any:
+def build(task: Any, name: str, hidden: int = 8) -> Any:
     torch.manual_seed(0)
-    return script.build(script.MODELS[name], task, solvers.Euler(steps=2), hidden)
+    return fit_sequence.build(fit_sequence.MODELS[name], task, solvers.Euler(steps=2), hidden)
 
 
 TINY = ["--size", "16", "--epochs", "1"]
 
 
 @pytest.fixture(scope="module")
-def output(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+def output(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """Where a run of every model wrote, and what it printed."""
     pytest.importorskip("sklearn")
     folder = tmp_path_factory.mktemp("fit") / "new"
@@ -71,19 +60,17 @@ def output(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tupl
         patch.setattr("builtins.print", lambda *words, **_: printed.append(" ".join(words)))
         patch.setattr("tqdm.tqdm.write", printed.append)
         arguments = [*TINY, "--seeds", "2", "--rates", "0.02", "1e-9", "-o", str(folder)]
-        assert script.main([*arguments, "--models", *script.MODELS]) == 0
+        assert fit_sequence.main([*arguments, "--models", *fit_sequence.MODELS]) == 0
     return folder, printed
 
 
-def test_the_table_the_record_and_the_pictures(
-    script: ModuleType, output: tuple[Path, list[str]]
-) -> None:
+def test_the_table_the_record_and_the_pictures(output: tuple[Path, list[str]]) -> None:
     folder, printed = output
     record = json.loads((folder / "results.json").read_text())
     assert {"torch", "threads", "processor"} <= set(record["environment"])
     assert record["settings"]["seeds"] == 2
     assert record["settings"]["solver"] == "euler"
-    titles = [model.title for model in script.MODELS.values()]
+    titles = [model.title for model in fit_sequence.MODELS.values()]
     for task in ("pendulum", "digits"):
         rows = record["tasks"][task]["rows"]
         assert [row["model"] for row in rows] == titles
@@ -107,9 +94,7 @@ def test_the_table_the_record_and_the_pictures(
             assert min(picture.size) > 400
 
 
-def test_parameters_are_equal(
-    script: ModuleType, output: tuple[Path, list[str]], pendulum: Any
-) -> None:
+def test_parameters_are_equal(output: tuple[Path, list[str]], pendulum: Any) -> None:
     found = json.loads((output[0] / "results.json").read_text())["tasks"]
     for task in found.values():
         counts = [row["parameters"] for row in task["rows"]]
@@ -117,50 +102,51 @@ def test_parameters_are_equal(
         assert min(counts) > 4000 / 1.5
     (row,) = (row for row in found["pendulum"]["rows"] if row["model"] == "nn.GRU")
     hidden = row["hidden"]
-    reader = build(script, pendulum, "gru", hidden)
+    reader = build(pendulum, "gru", hidden)
     assert sum(p.numel() for p in reader.parameters()) == row["parameters"]
     assert row["parameters"] == 3 * hidden * (2 + hidden) + 6 * hidden + hidden + 1
 
 
 def test_the_rate_is_chosen_on_the_validation_set_alone(
-    script: ModuleType, pendulum: Any, monkeypatch: pytest.MonkeyPatch
+    pendulum: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     validation = {(0.1, 0): math.nan, (0.2, 0): 1.0, (0.3, 0): 2.0, (0.2, 1): 9.0}
     asked = []
 
     def fit(reader: Any, task: Any, *, rate: float, seed: int, **_: Any) -> Any:
         asked.append((rate, seed))
-        return script.Fit(reader, validation[rate, seed], test=-100 * rate, seconds=[0.5])
+        return fit_sequence.Fit(reader, validation[rate, seed], test=-100 * rate, seconds=[0.5])
 
-    monkeypatch.setattr(script, "fit", fit)
-    options = script.make_parser().parse_args(["--seeds", "2", "--rates", "0.1", "0.2", "0.3"])
+    monkeypatch.setattr(fit_sequence, "fit", fit)
+    words = ["--seeds", "2", "--rates", "0.1", "0.2", "0.3"]
+    options = fit_sequence.make_parser().parse_args(words)
     options.solver = solvers.Euler(steps=1)
-    size = script.Size(4, 100)
-    progress = script.tqdm(disable=True)
-    row, _ = script.train_model(script.MODELS["gru"], size, pendulum, options, progress)
+    size = fit_sequence.Size(4, 100)
+    progress = fit_sequence.tqdm(disable=True)
+    row, _ = fit_sequence.train_model(fit_sequence.MODELS["gru"], size, pendulum, options, progress)
     assert asked == [(0.1, 0), (0.2, 0), (0.3, 0), (0.2, 1)]
     assert (row.rate, row.test, row.validation) == (0.2, [-20, -20], [1.0, 9.0])
 
 
 @pytest.mark.parametrize("name", ["liquid", "gru"])
-def test_a_model_learns_and_needs_the_times(script: ModuleType, pendulum: Any, name: str) -> None:
+def test_a_model_learns_and_needs_the_times(pendulum: Any, name: str) -> None:
     found = {}
     for model in (name, f"{name}-no-times"):
-        reader = build(script, pendulum, model, 24)
+        reader = build(pendulum, model, 24)
         settings = {"rate": 0.03, "seed": 0, "epochs": 16, "progress": Silent()}
-        found[model] = script.fit(reader, pendulum, **settings).test
+        found[model] = fit_sequence.fit(reader, pendulum, **settings).test
     held = float(pendulum.reference.split(": ")[1])
     assert found[name] < 0.75 * found[f"{name}-no-times"]
     assert found[f"{name}-no-times"] < held
 
 
 @pytest.mark.parametrize("name", ["liquid", "ltc", "cfc", "gru"])
-def test_only_models_with_times_see_them(script: ModuleType, pendulum: Any, name: str) -> None:
+def test_only_models_with_times_see_them(pendulum: Any, name: str) -> None:
     x, durations = torch.randn(3, 5, 1), torch.rand(3, 5) + 0.1
-    reader = build(script, pendulum, name)
+    reader = build(pendulum, name)
     assert not torch.allclose(reader(x, durations), reader(x, 2 * durations), atol=1e-4)
-    if f"{name}-no-times" in script.MODELS:
-        blind = build(script, pendulum, f"{name}-no-times")
+    if f"{name}-no-times" in fit_sequence.MODELS:
+        blind = build(pendulum, f"{name}-no-times")
         mean = float(pendulum.data.train.durations.mean())
         assert torch.equal(blind(x, durations), blind(x, 2 * durations))
         same = reader(x, torch.full_like(durations, mean))
@@ -192,30 +178,28 @@ def test_the_error_of_the_digits(digits: Any) -> None:
     assert digits.error(wrong, test) == pytest.approx(100 * 40 / len(test))
 
 
-def test_no_image_is_in_two_parts(tasks: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_image_is_in_two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn")
-    real = tasks.irregular_digits
+    real = sequence_tasks.irregular_digits
 
     def numbered(*, copies: int, **settings: Any) -> Sequences:
         """The digits, with the number of the image as the class."""
         found = real(copies=copies, **settings)
         return dataclasses.replace(found, targets=torch.arange(len(found)) // copies)
 
-    monkeypatch.setattr(tasks, "irregular_digits", numbered)
-    data = tasks.DigitsTask().data
+    monkeypatch.setattr(sequence_tasks, "irregular_digits", numbered)
+    data = sequence_tasks.DigitsTask().data
     parts = [set(part.targets.tolist()) for part in (data.train, data.validation, data.test)]
     assert [len(part) for part in parts] == [1797 - 300 - 400, 300, 400]
     assert len(set.union(*parts)) == 1797
 
 
 @pytest.mark.parametrize("name", ["liquid", "gru"])
-def test_a_forecast_is_what_the_model_says_and_goes_on(
-    script: ModuleType, tasks: ModuleType, pendulum: Any, name: str
-) -> None:
+def test_a_forecast_is_what_the_model_says_and_goes_on(pendulum: Any, name: str) -> None:
     swing = pendulum.data.test.select(slice(3, 4))
-    reader = build(script, pendulum, name)
+    reader = build(pendulum, name)
     with torch.no_grad():
-        curve = tasks.forecast(reader, swing, parts=5)
+        curve = sequence_tasks.forecast(reader, swing, parts=5)
         said = reader(swing.inputs, swing.durations)[0, :, 0]
     times, values = curve.times.view(32, 7), curve.values.view(32, 7)
     assert bool(values[:, 6].isnan().all())
@@ -228,11 +212,9 @@ def test_a_forecast_is_what_the_model_says_and_goes_on(
     assert bool(jumps < 1e-6) == (name == "liquid")  # a liquid state flows, a GRU's jumps
 
 
-def test_the_truth_that_is_drawn_passes_through_the_states(
-    tasks: ModuleType, pendulum: Any
-) -> None:
+def test_the_truth_that_is_drawn_passes_through_the_states(pendulum: Any) -> None:
     swing = pendulum.data.test.select(slice(7, 8))
-    truth = tasks.tracking(swing, {}).truth
+    truth = sequence_tasks.tracking(swing, {}).truth
     ends = swing.durations[0].cumsum(0).double()
     at = torch.searchsorted(truth.times, ends[:-1])
     step = float(truth.times[1])
@@ -282,7 +264,6 @@ def test_equal_sizes_are_the_nearest_that_agree() -> None:
     ],
 )
 def test_an_error_is_one_line_and_status_2(
-    script: ModuleType,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
@@ -292,18 +273,17 @@ def test_an_error_is_one_line_and_status_2(
     words = [str(tmp_path / "file") if word == "FILE" else word for word in arguments]
     if "-o" not in words:
         words += ["-o", str(tmp_path / "out")]
-    status = script.main([*TINY, "--task", "pendulum", *words])
+    status = fit_sequence.main([*TINY, "--task", "pendulum", *words])
     check_refusal(status, capsys.readouterr().err, message)
 
 
 def test_missing_digits_are_told_before_anything_is_trained(
-    script: ModuleType,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    assert script.main([*TINY, "-o", str(tmp_path / "out")]) == 2
+    assert fit_sequence.main([*TINY, "-o", str(tmp_path / "out")]) == 2
     out, err = capsys.readouterr()
     assert "pip install scikit-learn" in err
     assert out == ""

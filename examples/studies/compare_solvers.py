@@ -1,8 +1,8 @@
 """Compare solvers: error against evaluations and time, on a suite of fields or a trained model.
 
-python examples/compare_solvers.py
-python examples/compare_solvers.py runs/improved-euler-seed0
-python examples/compare_solvers.py --solvers euler heun etdrk2 --problems liquid stiff_liquid --full
+python examples/studies/compare_solvers.py
+python examples/studies/compare_solvers.py runs/improved-euler-seed0
+python examples/studies/compare_solvers.py --solvers heun etdrk2 --problems stiff_liquid --full
 
 Without a run the fields are a built-in suite. With the directory of a trained run they are those
 that the model's liquid cells meet on test images at random noise levels; then every solver takes
@@ -26,13 +26,15 @@ from tqdm import tqdm
 import solvers
 from liquid_ode.data import load_images, to_model_range
 from liquid_ode.diffusion import GaussianDiffusion
-from liquid_ode.evaluation import plots, solver_swap, tables, work_precision
-from liquid_ode.evaluation.machine import environment
 from liquid_ode.training import TrainConfig, load_config, load_run
 from liquid_ode.training.cli import run_reporting_errors
-from liquid_ode.training.precision import resolve_device
+from liquid_ode.training.machine import resolve_device
 from solvers import suite
 from solvers.storage import write_atomically
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # examples/, where studies is
+from studies import plots, solver_swap, tables, work_precision
+from studies.machine import environment
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

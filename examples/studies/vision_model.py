@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import solvers
-from liquid_ode import ConvLiquidCell
+from liquid_ode.cells import ConvLiquidCell
 
 
 class LiquidBlock(nn.Module):
@@ -70,7 +70,7 @@ def time_constants(model: nn.Module, images: Tensor) -> list[Tensor]:
     """τ(x) in each liquid block under these images: ``(B, channels, height, width)``."""
     found: list[Tensor] = []
 
-    def keep(cell: nn.Module, given: tuple[Tensor, ...]) -> None:
+    def keep(cell: ConvLiquidCell, given: tuple[Tensor, ...]) -> None:
         found.append(cell.time_constant(given[0]).cpu())
 
     cells = [module for module in model.modules() if isinstance(module, ConvLiquidCell)]

@@ -17,12 +17,14 @@ import liquid_ode
 from liquid_ode.data import ImageSet, load_images
 from liquid_ode.training.build import build_model, describe_data, describe_model, limited
 from liquid_ode.training.config import TrainConfig
-from liquid_ode.training.environment import accelerator, reproducible
-from liquid_ode.training.files import RunDirectory
-from liquid_ode.training.memory import keep_freed_memory
-from liquid_ode.training.precision import resolve_device, resolve_precision
+from liquid_ode.training.machine import (
+    accelerator,
+    reproducible,
+    resolve_device,
+    resolve_precision,
+)
 from liquid_ode.training.reporting import ConsoleReporter, Reporter, duration
-from liquid_ode.training.resuming import check_facts, merge
+from liquid_ode.training.run_directory import RunDirectory, check_facts, merge
 from liquid_ode.training.trainer import Trainer
 
 
@@ -62,7 +64,6 @@ def train(
     else:
         config = config or TrainConfig()
         run = RunDirectory(config.output or Path("runs") / config.run_name)
-    keep_freed_memory()
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     config = dataclasses.replace(config, precision=precision, output=str(run.path))

@@ -1,4 +1,4 @@
-"""examples/vision_block.py on images whose classes are colours."""
+"""examples/studies/vision_block.py on images whose classes are colours."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor
 
 import solvers
 from liquid_ode.data import ImageSet
-from liquid_ode.evaluation import vision_plots
-from tests.runs import check_refusal, load_script, on_one_thread
+from studies import vision_block, vision_plots
+from tests.runs import check_refusal, on_one_thread
 
 CLASSES = ("red", "green", "blue")
 TINY = ["--channels", "4", "--batch-size", "16", "--device", "cpu"]
@@ -36,14 +36,12 @@ one_thread = pytest.fixture(autouse=True, scope="module")(on_one_thread)
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    module = load_script("vision_block")
-
     def load(root: str | None, *, split: str) -> ImageSet:
         assert root == "somewhere"
         return colours(96, 0) if split == "train" else colours(30, 1)
 
-    monkeypatch.setattr(module, "load_cifar10", load)
-    return module
+    monkeypatch.setattr(vision_block, "load_cifar10", load)
+    return vision_block
 
 
 def run(script: ModuleType, output: Path, *more: str) -> int:

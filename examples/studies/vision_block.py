@@ -1,8 +1,8 @@
 """Train a small CIFAR-10 classifier, as torchvision's ResNets are built, of liquid blocks.
 
-python examples/vision_block.py
-python examples/vision_block.py --block residual
-python examples/vision_block.py --solver exponential_euler --epochs 10
+python examples/studies/vision_block.py
+python examples/studies/vision_block.py --block residual
+python examples/studies/vision_block.py --solver exponential_euler --epochs 10
 
 A stem, then three stages of 16, 8 and 4 pixels a side. The block of a stage is relu(x + norm(h)):
 h is the state of a ConvLiquidCell that has flowed from rest, for one unit of time, under x; or, to
@@ -27,18 +27,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
-from vision_model import Classifier, LiquidBlock, ResidualBlock, time_constants
 
 import solvers
 from liquid_ode.data import ImageSet, load_cifar10, to_model_range
-from liquid_ode.evaluation import vision_plots as plots
-from liquid_ode.evaluation.machine import environment
 from liquid_ode.training import TrainingError
 from liquid_ode.training.batches import Batches
 from liquid_ode.training.cli import run_reporting_errors
-from liquid_ode.training.memory import keep_freed_memory
-from liquid_ode.training.precision import DEVICES, autocast, resolve_device, resolve_precision
+from liquid_ode.training.machine import (
+    DEVICES,
+    autocast,
+    keep_freed_memory,
+    resolve_device,
+    resolve_precision,
+)
 from solvers.storage import write_atomically
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # examples/, where studies is
+from studies import vision_plots as plots
+from studies.machine import environment
+from studies.vision_model import Classifier, LiquidBlock, ResidualBlock, time_constants
 
 MARGIN = 4  # pixels by which an image is shifted at most
 STEPS = 3
@@ -104,7 +111,7 @@ def train(options: argparse.Namespace) -> None:
     block, name = choose_block(options)
     torch.manual_seed(options.seed)
     model = Classifier(block, options.channels, 10)
-    model.to(device, memory_format=torch.channels_last)  # a CPU convolves it faster
+    model.to(device).to(memory_format=torch.channels_last)  # a CPU convolves it faster
     parameters = sum(p.numel() for p in model.parameters())
     baseline = sum(p.numel() for p in Classifier(ResidualBlock, options.channels, 10).parameters())
     more = f" ({parameters / baseline - 1:+.1%} against residual)" if block != ResidualBlock else ""
@@ -180,6 +187,7 @@ def fit(
         )  # fmt: skip
         for step in bar:
             (batch,) = batches.step(step)
+            assert batch.labels is not None  # they were asked for
             images = random_crop(batch.images, batch.generator)
             with autocast(device, options.precision):
                 logits = model(images)
@@ -219,6 +227,7 @@ def random_crop(images: Tensor, generator: torch.Generator) -> Tensor:
 @torch.inference_mode()
 def accuracy(model: nn.Module, test: ImageSet, device: torch.device, precision: str) -> float:
     """The share of the images whose class is found."""
+    assert test.labels is not None  # CIFAR-10 has them
     model.eval()
     right = 0
     for images, labels in zip(test.images.split(500), test.labels.split(500), strict=True):
@@ -249,6 +258,7 @@ def draw(model: nn.Module, test: ImageSet, run: Run, output: Path, device: torch
         for each in read_runs(output)
     }
     plots.plot_accuracy(curves, output / "accuracy.png")
+    assert test.labels is not None
     names = test.class_names or ()
     first = [test.labels.tolist().index(label) for label in range(len(names))]  # one of each class
     images = to_model_range(test.images[first])

@@ -1,4 +1,4 @@
-"""examples/compare_solvers.py and the swapping of solvers under it."""
+"""examples/studies/compare_solvers.py and the swapping of solvers under it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,13 +16,11 @@ from torch import Tensor, nn
 import solvers
 from liquid_ode.cells import LiquidRNN
 from liquid_ode.diffusion import GaussianDiffusion
-from liquid_ode.evaluation import plots, solver_swap, tables
 from liquid_ode.training import Reporter, TrainConfig, load_run, train
-from liquid_ode.training.files import RunDirectory
+from liquid_ode.training.run_directory import RunDirectory
 from solvers.suite import Problem
-from tests.runs import draw_images, load_script, small_config
-
-SCRIPT = Path(__file__).parents[2] / "examples" / "compare_solvers.py"
+from studies import compare_solvers, plots, solver_swap, tables
+from tests.runs import draw_images, small_config
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -73,11 +70,6 @@ def test_a_stand_in_counts_and_leaves_the_model_as_it_was(solver: solvers.Solver
     assert counted.mean == 10
     assert solver_swap.cell_solvers(rnn)[part] is solver
     assert list(rnn.state_dict()) == names
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    return load_script("compare_solvers")
 
 
 @pytest.fixture(scope="module")
@@ -165,10 +157,10 @@ def test_swapping_measures_the_change(run: Path) -> None:
 FEW = ["--steps", "1", "3", "--tolerances", "1e-2", "--repeats", "1", "--device", "cpu"]
 
 
-def test_the_suite(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--problems", "forced", "pendulum", *FEW, "-o", str(tmp_path / "out")]
     names = ["euler", "etdrk2", "dopri5"]
-    assert script.main([*arguments, "--solvers", *names, "--full"]) == 0
+    assert compare_solvers.main([*arguments, "--solvers", *names, "--full"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert "forced: dy/dt = (cos 3t - y) / tau" in out
@@ -185,10 +177,10 @@ def test_the_suite(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFix
             assert picture.format == "PNG"
 
 
-def test_a_run(script: ModuleType, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(run), *FEW, "--solvers", "euler", "heun_euler", "--images", "4", "--samples",
                  "2", "--sample-steps", "2", "--states", "8", "--own-steps", "1"]  # fmt: skip
-    assert script.main(arguments) == 0
+    assert compare_solvers.main(arguments) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert "blocks.0.liquid.processors.0: 8 states of 4 units" in out
@@ -221,7 +213,6 @@ def test_a_run(script: ModuleType, run: Path, capsys: pytest.CaptureFixture[str]
     ],
 )
 def test_an_error_is_one_line_and_status_2(
-    script: ModuleType,
     run: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -236,7 +227,7 @@ def test_an_error_is_one_line_and_status_2(
     words = [str(places.get(word, word)) for word in arguments]
     if "-o" not in words:
         words += ["-o", str(tmp_path / "out")]
-    assert script.main([*words, "--device", "cpu"]) == 2
+    assert compare_solvers.main([*words, "--device", "cpu"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert message in err

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import solvers
 from liquid_ode.data import DataError
-from liquid_ode.data.sequences import (
+from studies.sequences import (
     Pendulum,
     PendulumSequences,
     Sequences,

@@ -1,8 +1,8 @@
 """Compare recurrent networks on sequences that are sampled irregularly, at equal parameters.
 
-python examples/fit_sequence.py
-python examples/fit_sequence.py --task pendulum --models liquid gru --solver exponential_euler
-python examples/fit_sequence.py --seeds 1 --rates 0.02 --epochs 4
+python examples/studies/fit_sequence.py
+python examples/studies/fit_sequence.py --task pendulum --models liquid gru --solver heun
+python examples/studies/fit_sequence.py --seeds 1 --rates 0.02 --epochs 4
 
 Two tasks: the angle of a damped pendulum at the time of the next observation, from noisy angles at
 irregular times; and scikit-learn's handwritten digits, read row by row with rows missing. Every
@@ -28,17 +28,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sequence_tasks import TASKS, Reader, Task
 from torch import Tensor, nn
 from tqdm import tqdm
 
 import solvers
-from liquid_ode import CfCCell, LiquidRNN, LTCCell
-from liquid_ode.data.sequences import Sequences
-from liquid_ode.evaluation.equal_parameters import Size, equal_sizes
-from liquid_ode.evaluation.machine import environment
+from liquid_ode.cells import CfCCell, LiquidRNN, LTCCell
 from liquid_ode.training.cli import run_reporting_errors
 from solvers.storage import write_atomically
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # examples/, where studies is
+from studies.equal_parameters import Size, equal_sizes
+from studies.machine import environment
+from studies.sequence_tasks import TASKS, Reader, Task
+from studies.sequences import Sequences
 
 BATCH = 64
 

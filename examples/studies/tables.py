@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from liquid_ode.evaluation.solver_swap import Swap
-from liquid_ode.evaluation.work_precision import ERROR, TARGETS, Needed, Row, needed, short_name
 from solvers.suite import Problem
+from studies.solver_swap import Swap
+from studies.work_precision import ERROR, TARGETS, Needed, Row, needed, short_name
 
 
 def problem_block(problem: Problem, rows: Sequence[Row], left_out: Mapping[str, str]) -> str:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import solvers
-from liquid_ode import LiquidCell
-from liquid_ode.data.sequences import (
+from liquid_ode.cells import LiquidCell
+from studies import sequence_plots as plots
+from studies.sequences import (
     Pendulum,
     PendulumSequences,
     Sequences,
@@ -22,7 +23,6 @@ from liquid_ode.data.sequences import (
     observe_pendulum,
     split,
 )
-from liquid_ode.evaluation import sequence_plots as plots
 
 PENDULUM = Pendulum()
 ACCURATE = solvers.Dopri5(step_size=solvers.PID(rtol=1e-9, atol=1e-9))
@@ -142,6 +142,7 @@ def tracking(swing: PendulumSequences, models: Models) -> plots.Tracking:
     found = ACCURATE.solve(PENDULUM, swing.states[:, 0], (0.0, float(times[-1])), t_eval=times)
     seen = plots.Curve(ends - swing.durations[0], swing.inputs[0, :, 0])
     curves = {name: forecast(model, swing) for name, model in models.items()}
+    assert found.ys is not None  # since t_eval is given
     return plots.Tracking(plots.Curve(times, found.ys[:, 0, 0]), seen, curves)
 
 

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from liquid_ode.data.images import DataError
+from liquid_ode.data import DataError
 from solvers import Solver
 
 S = TypeVar("S", bound="Sequences")

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 import solvers
 from liquid_ode.diffusion import DDIM, GaussianDiffusion, SamplingError
-from liquid_ode.evaluation.machine import synchronize
-from liquid_ode.evaluation.noisy_images import NoisyImages
-from liquid_ode.evaluation.work_precision import mean_evaluations
 from solvers.learned.recording import cast_problem
 from solvers.suite import Problem, tight_solution
+from studies.machine import synchronize
+from studies.noisy_images import NoisyImages
+from studies.work_precision import mean_evaluations
 
 Span = tuple[float, float]
 
