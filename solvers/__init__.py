@@ -6,50 +6,49 @@
 40
 """
 
-from solvers.errors import SolverError
-from solvers.explicit_solvers import (
-    RK4,
+from solvers.catalogue import (
+    ETDRK2,
+    ETDRK4,
     Bosh3,
-    Dopri5,
+    ClassicRK4,
+    DormandPrince,
     Euler,
+    ExponentialEuler,
     Heun,
     HeunEuler,
     Midpoint,
     Ralston,
+    SemiImplicitEuler,
     Tsit5,
 )
-from solvers.fields.base import (
-    LeakPullback,
-    LeakPullbackField,
-    PullbackField,
-    QuasilinearField,
-    SemilinearField,
-    TargetPullback,
-    VectorField,
-)
+from solvers.fields.base import QuasilinearField, RelaxationField, SemilinearField, VectorField
 from solvers.fields.batch_parts import ParameterisedField, SelectableField
+from solvers.fields.derivatives import LeakPullback, PullbackFunction, TargetPullback
 from solvers.gradients.adjoint import BacksolveAdjoint
+from solvers.gradients.hand_written import HandWritten
 from solvers.gradients.modes import Backpropagation, Checkpointing, GradientMode
 from solvers.learned.methods import LearnedMethod
-from solvers.learned.recording import RecordedProblem, Recorder
+from solvers.learned.recording import Recorder
 from solvers.learned.solver import LearnedSolver
 from solvers.learned.training import relative_errors, train_solver
 from solvers.loop.events import Event
-from solvers.methods.base import Attempt, Method, RungeKutta
+from solvers.loop.problem import Problem
+from solvers.methods.base import Method, StepResult
 from solvers.methods.exponential import ExponentialRungeKutta
 from solvers.methods.exponential_tableaus import ExponentialTableau
 from solvers.methods.relaxation import Relaxation
+from solvers.methods.runge_kutta import RungeKutta
 from solvers.methods.semilinear import SemilinearMethod
 from solvers.methods.tableaus import ButcherTableau
 from solvers.native import NativeSolver
 from solvers.registry import get, names, options
-from solvers.semilinear_solvers import ETDRK2, ETDRK4, ExponentialEuler, SemiImplicitEuler
 from solvers.solution import (
     MAX_STEPS,
     NON_FINITE,
     STEP_UNDERFLOW,
     SUCCESS,
     Solution,
+    SolverError,
     Stats,
     Status,
 )
@@ -64,17 +63,16 @@ __all__ = [
     "MAX_STEPS",
     "NON_FINITE",
     "PID",
-    "RK4",
     "STEP_UNDERFLOW",
     "SUCCESS",
-    "Attempt",
     "Backpropagation",
     "BacksolveAdjoint",
     "Bosh3",
     "BudgetRule",
     "ButcherTableau",
     "Checkpointing",
-    "Dopri5",
+    "ClassicRK4",
+    "DormandPrince",
     "Euler",
     "Event",
     "ExponentialEuler",
@@ -82,22 +80,23 @@ __all__ = [
     "ExponentialTableau",
     "GradientMode",
     "GradientScaled",
+    "HandWritten",
     "Heun",
     "HeunEuler",
     "LeakPullback",
-    "LeakPullbackField",
     "LearnedMethod",
     "LearnedSolver",
     "Method",
     "Midpoint",
     "NativeSolver",
     "ParameterisedField",
-    "PullbackField",
+    "Problem",
+    "PullbackFunction",
     "QuasilinearField",
     "Ralston",
-    "RecordedProblem",
     "Recorder",
     "Relaxation",
+    "RelaxationField",
     "RungeKutta",
     "SelectableField",
     "SemiImplicitEuler",
@@ -108,6 +107,7 @@ __all__ = [
     "SolverError",
     "Stats",
     "Status",
+    "StepResult",
     "StepSizeRule",
     "TargetPullback",
     "TorchDiffEq",

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from solvers.checks import check_steps
 from solvers.fields.base import VectorField, fitted
 from solvers.fields.wrappers import OneSystemsEvent, as_one_system, in_half_precision
 from solvers.gradients.modes import Backpropagation, GradientMode
@@ -23,7 +24,7 @@ from solvers.step_size.rules import BudgetRule, StepSizeRule, Uniform
 Self = TypeVar("Self", bound="NativeSolver")
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class NativeSolver(Solver):
     """A method, the rule that sizes its steps, and the way a gradient gets back.
 
@@ -60,7 +61,7 @@ class NativeSolver(Solver):
     ) -> None:
         super().__init_subclass__(**more)
         cls.own = (method or cls.own[0], step_size or cls.own[1])
-        dataclass(frozen=True, init=False)(cls)
+        dataclass(frozen=True, init=False, repr=False)(cls)
 
     def __init__(
         self,
@@ -97,8 +98,24 @@ class NativeSolver(Solver):
         ):
             object.__setattr__(self, name, value)
 
+    def __repr__(self) -> str:
+        method, rule = self.own
+        parts = [] if self.method == method else [f"method={self.method!r}"]
+        own: Any = self.step_size
+        if isinstance(own, BudgetRule) and own == rule.with_steps(own.steps):
+            parts.append(f"steps={own.steps}")
+        elif isinstance(own, PID) and own == PID(own.rtol, own.atol) and rule.controlled:
+            parts.append(f"rtol={own.rtol:g}, atol={own.atol:g}")
+        else:
+            parts.append(f"step_size={own!r}")
+        if self.gradient != Backpropagation():
+            parts.append(f"gradient={self.gradient!r}")
+        parts += ["compiled=True"] if self.compiled else []
+        return f"{type(self).__name__}({', '.join(parts)})"
+
     def with_steps(self: Self, steps: int) -> Self:
-        return replace(self, step_size=self.step_size.with_steps(steps))
+        rule = self.step_size.with_steps(check_steps(steps))
+        return self if rule is self.step_size else replace(self, step_size=rule)
 
     def solve_chain(
         self,

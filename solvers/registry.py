@@ -178,8 +178,9 @@ def _factory(name: str) -> Factory:
         return partial(_learned, name.removeprefix(f"{_LEARNED}:"))
     if name not in _FACTORIES:
         near = get_close_matches(name, names(), n=1)
+        guess = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(
-            f"unknown solver {name!r}{f', did you mean {near[0]!r}?' if near else ';'} choose one of {', '.join(names())}, torchdiffeq:<method> "
-            "or learned:<path>"
+            f"unknown solver {name!r}{guess}; choose one of {', '.join(names())}, "
+            "torchdiffeq:<method> or learned:<path>"
         )
     return _FACTORIES[name]

@@ -26,7 +26,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True)
-class Problem:
+class KnownProblem:
     """dy/dt = field(t, y), y(t0) = y0, and what y(t1) is.
 
     Attributes:
@@ -91,7 +91,7 @@ def problem(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     seed: int = 0,
-) -> Problem:
+) -> KnownProblem:
     """One problem of the suite.
 
     Args:
@@ -114,7 +114,7 @@ def problem(
     else:
         reference = drawn.exact(*exact)
     field = drawn.field(*(value.to(device) for value in parameters))
-    return Problem(name, drawn.about, field, y0.to(device), drawn.span, reference)
+    return KnownProblem(name, drawn.about, field, y0.to(device), drawn.span, reference)
 
 
 @dataclass(frozen=True)

@@ -53,11 +53,13 @@ def networks(x: Tensor) -> dict[str, nn.Module]:
     return {
         "nn.GRU": nn.GRU(SIZE, SIZE, batch_first=True),
         **reference_pairs(x),
-        "LiquidRNN, 6 equal Euler steps": rnn(solver=Euler(6, Uniform())),
+        "LiquidRNN, 6 equal Euler steps": rnn(solver=Euler(6, step_size=Uniform())),
         "LiquidRNN, 6 adaptive Euler steps": rnn(solver=Euler(6)),
         "LiquidRNN, 6 exponential Euler steps": rnn(solver=ExponentialEuler(6)),
-        "LiquidRNN, 1 Euler step": rnn(solver=Euler(1, Uniform())),
-        "LiquidRNN, 6 equal steps, sparse wiring": rnn(solver=Euler(6, Uniform()), wiring=sparse),
+        "LiquidRNN, 1 Euler step": rnn(solver=Euler(1, step_size=Uniform())),
+        "LiquidRNN, 6 equal steps, sparse wiring": rnn(
+            solver=Euler(6, step_size=Uniform()), wiring=sparse
+        ),
         "LTC, sparse wiring": rnn(cell=LTCCell, wiring=sparse),
         "CfC, sparse wiring": rnn(cell=CfCCell, wiring=sparse),
         "CfC without backbone": rnn(cell=partial(CfCCell, backbone_layers=0)),

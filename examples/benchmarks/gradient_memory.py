@@ -22,7 +22,7 @@ import torch
 from record import report
 from torch import Tensor, nn
 
-from solvers import RK4, Backpropagation, BacksolveAdjoint, Checkpointing, GradientMode
+from solvers import Backpropagation, BacksolveAdjoint, Checkpointing, ClassicRK4, GradientMode
 
 MODES: dict[str, GradientMode] = {
     "Backpropagation()": Backpropagation(),
@@ -54,7 +54,7 @@ def measure(mode: str, steps: int) -> tuple[float, float, float]:
 
     def gradient(steps: int) -> float:
         field.zero_grad()
-        RK4(steps, gradient=MODES[mode]).solve(field, y0).y.square().mean().backward()
+        ClassicRK4(steps, gradient=MODES[mode]).solve(field, y0).y.square().mean().backward()
         return float(sum(p.grad.square().sum() for p in field.parameters() if p.grad is not None))
 
     gradient(2)

@@ -32,14 +32,14 @@ from studies.cell_problems import cell_problems
 
 def random_problem(
     seed: int, batch: int = 64, hidden: int = 32, dtype: torch.dtype = torch.float64
-) -> solvers.RecordedProblem:
+) -> solvers.Problem:
     """A cell at rest that meets an input."""
     field = stiff_liquid_field(seed, batch, hidden, dtype)
-    return solvers.RecordedProblem(field, torch.zeros(batch, hidden, dtype=dtype))
+    return solvers.Problem(field, torch.zeros(batch, hidden, dtype=dtype))
 
 
 @torch.no_grad()
-def solve(solver: solvers.Solver, problem: solvers.RecordedProblem) -> None:
+def solve(solver: solvers.Solver, problem: solvers.Problem) -> None:
     solver.solve(problem.field, problem.y0, problem.t_span, throw=False)
 
 

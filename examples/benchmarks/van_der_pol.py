@@ -1,4 +1,4 @@
-"""256 Van der Pol oscillators by Dopri5 at tolerance 1e-5, float32: error and time.
+"""256 Van der Pol oscillators by DormandPrince at tolerance 1e-5, float32: error and time.
 
 pip install '.[bench]'   # for the rows of torchode
 python examples/benchmarks/van_der_pol.py
@@ -24,7 +24,7 @@ from timing import interleaved
 from torch import Tensor, nn
 from torchdiffeq import odeint
 
-from solvers import PID, Dopri5, ParameterisedField, Tsit5
+from solvers import PID, DormandPrince, ParameterisedField, Tsit5
 
 SAMPLES, TOLERANCE = 256, 1e-5
 
@@ -56,7 +56,7 @@ def torchode_rows(mu: Tensor, y0: Tensor, end: float) -> dict[str, Callable[[], 
     def solver() -> nn.Module:
         term = torchode.ODETerm(Oscillators(mu))
         control = torchode.IntegralController(atol=TOLERANCE, rtol=TOLERANCE, term=term)
-        return torchode.AutoDiffAdjoint(torchode.Dopri5(term=term), control)
+        return torchode.AutoDiffAdjoint(torchode.DormandPrince(term=term), control)
 
     def run(solver: Any) -> Callable[[], Tensor]:
         def solve() -> Tensor:
@@ -69,14 +69,17 @@ def torchode_rows(mu: Tensor, y0: Tensor, end: float) -> dict[str, Callable[[], 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated
         scripted = torch.jit.script(solver())
-    return {"torchode Dopri5": run(solver()), "torchode Dopri5, TorchScript": run(scripted)}
+    return {
+        "torchode DormandPrince": run(solver()),
+        "torchode DormandPrince, TorchScript": run(scripted),
+    }
 
 
 def solves(mu: Tensor, y0: Tensor, end: float) -> dict[str, Callable[[], Tensor]]:
     """Every solver's end state, in the precision of ``y0``."""
     field = ParameterisedField(slope, mu)
 
-    def native(solver: Dopri5 | Tsit5) -> Callable[[], Tensor]:
+    def native(solver: DormandPrince | Tsit5) -> Callable[[], Tensor]:
         return lambda: solver.solve(field, y0, (0.0, end)).y
 
     def torchdiffeq() -> Tensor:
@@ -90,10 +93,10 @@ def solves(mu: Tensor, y0: Tensor, end: float) -> dict[str, Callable[[], Tensor]
     return {
         "torchdiffeq dopri5": torchdiffeq,
         **torchode_rows(mu, y0, end),
-        "Dopri5(PID())": native(Dopri5(step_size=integral)),
-        "Dopri5(PID()), compiled": native(Dopri5(step_size=integral, compiled=True)),
-        "Dopri5(PI)": native(Dopri5(step_size=smooth)),
-        "Dopri5(PI), compiled": native(Dopri5(step_size=smooth, compiled=True)),
+        "DormandPrince(PID())": native(DormandPrince(step_size=integral)),
+        "DormandPrince(PID()), compiled": native(DormandPrince(step_size=integral, compiled=True)),
+        "DormandPrince(PI)": native(DormandPrince(step_size=smooth)),
+        "DormandPrince(PI), compiled": native(DormandPrince(step_size=smooth, compiled=True)),
         "Tsit5(PID())": native(Tsit5(step_size=integral)),
     }
 
@@ -101,7 +104,7 @@ def solves(mu: Tensor, y0: Tensor, end: float) -> dict[str, Callable[[], Tensor]
 def compare(end: float, rounds: int) -> list[dict[str, object]]:
     mu = torch.logspace(-0.30103, 1.69897, SAMPLES, dtype=torch.float64)
     start = torch.tensor([[2.0, 0.0]], dtype=torch.float64).repeat(SAMPLES, 1)
-    tight = Dopri5(step_size=PID(1e-11, 1e-11, max_steps=1_000_000))
+    tight = DormandPrince(step_size=PID(1e-11, 1e-11, max_steps=1_000_000))
     exact = tight.solve(ParameterisedField(slope, mu), start, (0.0, end)).y
     rows, wide = solves(mu.float(), start.float(), end), solves(mu, start, end)
 
@@ -111,12 +114,12 @@ def compare(end: float, rounds: int) -> list[dict[str, object]]:
     with torch.no_grad():
         errors = {name: (error(rows[name]), error(wide[name])) for name in rows}
         seconds = interleaved(rows, rounds=rounds, warm_up=2)
-    ours = seconds["Dopri5(PID())"]
+    ours = seconds["DormandPrince(PID())"]
     return [
         {
             "solver": name,
             "seconds": round(seconds[name], 3),
-            "of Dopri5(PID())": round(seconds[name] / ours, 2),
+            "of DormandPrince(PID())": round(seconds[name] / ours, 2),
             "rms error": errors[name][0],
             "rms error in float64": errors[name][1],
         }
@@ -130,7 +133,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="(default: 7)")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
-    title = f"256 Van der Pol oscillators, Dopri5, tolerance 1e-5, t in (0, {options.end:g})"
+    title = f"256 Van der Pol oscillators, DormandPrince, tolerance 1e-5, t in (0, {options.end:g})"
     report(title, compare(options.end, options.rounds), options.json)
 
 

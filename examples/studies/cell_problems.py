@@ -21,7 +21,7 @@ def cell_problems(
     seed: int = 0,
     data_root: str | Path | None = None,
     device: str | torch.device | None = None,
-) -> tuple[list[solvers.RecordedProblem], list[solvers.RecordedProblem]]:
+) -> tuple[list[solvers.Problem], list[solvers.Problem]]:
     """What the cells are asked to solve when the model denoises images, for two sets of images.
 
     The first is for :func:`solvers.train_solver` to train on, from the run's own images; the

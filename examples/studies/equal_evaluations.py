@@ -45,9 +45,7 @@ def candidates(learned: solvers.LearnedSolver) -> list[Entry]:
     return found
 
 
-def compare(
-    learned: solvers.LearnedSolver, problems: Sequence[solvers.RecordedProblem]
-) -> list[Entry]:
+def compare(learned: solvers.LearnedSolver, problems: Sequence[solvers.Problem]) -> list[Entry]:
     """The errors on problems of semilinear fields, by budget; the learned solver is the first.
 
     Raises:

@@ -25,7 +25,7 @@ from studies.sequences import (
 )
 
 PENDULUM = Pendulum()
-ACCURATE = solvers.Dopri5(step_size=solvers.PID(rtol=1e-9, atol=1e-9))
+ACCURATE = solvers.DormandPrince(step_size=solvers.PID(rtol=1e-9, atol=1e-9))
 
 
 class Reader(nn.Module):

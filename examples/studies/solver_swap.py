@@ -113,7 +113,7 @@ def met_problems(
     return problems
 
 
-def _reference(met: solvers.RecordedProblem) -> Tensor:
+def _reference(met: solvers.Problem) -> Tensor:
     if isinstance(met.field, solvers.PullbackField):
         exact = cast_problem(met, torch.float64, "cpu")
         return tight_solution(exact.field, exact.y0, exact.t_span)

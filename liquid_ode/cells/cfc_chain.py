@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from liquid_ode.cells.cfc_forms import BlendingForm, CfCForm
-from solvers.transforms import under_transform
+from solvers import HandWritten
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,10 @@ class Chain:
             ``(T, B, H)``.
         """
         known = isinstance(self.form, BlendingForm) and self.activations is None
-        given = [inputs, durations, start, first, *rest]
-        if not known or under_transform():
+        if not known or (durations is not None and durations.requires_grad):
             return self.by_autograd(inputs, durations, start, first, rest, vectors)
-        if not torch.is_grad_enabled() or not any(_wanted(given)):
-            return _forward(self, inputs, durations, start, first, rest, kept=False)[0]
-        if durations is not None and durations.requires_grad:
-            return self.by_autograd(inputs, durations, start, first, rest, vectors)
-        return cast(Tensor, _Steps.apply(self, *given))
+        times = () if durations is None else (durations,)
+        return _Steps(self, len(times))(inputs, *times, start, first, *rest)
 
     def by_autograd(
         self,
@@ -105,19 +101,8 @@ GROUP = 8
 """Steps whose gradients are added up in half precision, before float32 takes their sum."""
 
 
-def _batched(grad: Tensor) -> bool:
-    """Whether it stands for many gradients, as with ``is_grads_batched``."""
-    found = getattr(torch._C._functorch, "is_legacy_batchedtensor", None)
-    return found is not None and found(grad)
-
-
 def _pairs(rest: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     return list(zip(rest[::2], rest[1::2], strict=True))
-
-
-def _wanted(tensors: Sequence[Tensor | None]) -> list[bool]:
-    """Of which a gradient is wanted."""
-    return [tensor is not None and tensor.requires_grad for tensor in tensors]
 
 
 class _Heads:
@@ -183,58 +168,45 @@ def _forward(
     return [states, *values]
 
 
-class _Steps(torch.autograd.Function):
-    """The states as a function of inputs, start and weights.
+class _Steps(HandWritten):
+    """The states as a function of inputs, durations where they are a tensor, start and weights.
 
     Autograd would record every kernel, and make a product for every weight and step that it then
     adds up. By hand the exact gradient of the same steps takes three quarters of the time.
     """
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        chain: Chain,
-        inputs: Tensor,
-        durations: Tensor | None,
-        start: Tensor,
-        first: Tensor,
-        *rest: Tensor,
-    ) -> Tensor:
-        states, *values = _forward(chain, inputs, durations, start, first, rest, kept=True)
-        ctx.chain, ctx.maps = chain, len(rest)
+    def __init__(self, chain: Chain, times: int) -> None:
+        self.chain, self.times = chain, times
+
+    def _given(self, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+        """Inputs, durations or None, start, first map, the others."""
+        inputs, *others = tensors
+        durations = others.pop(0) if self.times else None
+        start, first, *rest = others
+        return inputs, durations, start, first, rest
+
+    def plain(self, *tensors: Tensor) -> Tensor:
+        return self.chain.by_autograd(*self._given(tensors))
+
+    def forward(self, tensors: Sequence[Tensor], *, keep: bool) -> tuple[Tensor, list[Tensor]]:
+        states, *values = _forward(self.chain, *self._given(tensors), kept=keep)
         # Not the states, which are the caller's to change.
-        ctx.save_for_backward(inputs, durations, start, first, *rest, *values)
-        return states
+        return states, values if keep else []
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors  # may be asked for once only, where a checkpoint makes them again
-        given, values = saved[: 4 + ctx.maps], saved[4 + ctx.maps :]
-        # The dtypes are those of the forward pass, whatever is cast where the gradient is asked.
-        with torch.autocast(grad.device.type, enabled=False):
-            # With create_graph a derivative of this one will be asked for.
-            if torch.is_grad_enabled() or under_transform() or _batched(grad):
-                return None, *_recorded(ctx.chain, given, grad)
-            return None, *_gradients(ctx.chain, given, values, grad)
-
-
-def _recorded(chain: Chain, given: Sequence[Any], grad: Tensor) -> Sequence[Tensor | None]:
-    """The gradients of the tensors given, by operations that autograd and transforms know."""
-    inputs, durations, start, first, *rest = given
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        states = chain.by_autograd(inputs, durations, start, first, rest)
-    wanted = _wanted(given)
-    leaves = [x for x, one in zip(given, wanted, strict=True) if one]
-    found = iter(torch.autograd.grad(states, leaves, grad, create_graph=again))
-    return [next(found) if one else None for one in wanted]
+    def backward(
+        self, tensors: Sequence[Tensor], kept: Sequence[Tensor], grad: Tensor
+    ) -> Sequence[Tensor]:
+        inputs, durations, *others = self._given(tensors)
+        of_inputs, *found = _gradients(self.chain, (inputs, durations, *others), kept, grad)
+        # None is asked for of the durations.
+        return of_inputs, *(() if durations is None else (torch.zeros_like(durations),)), *found
 
 
 def _gradients(
     chain: Chain, given: Sequence[Any], values: Sequence[Tensor], grad: Tensor
-) -> Sequence[Tensor | None]:
-    """The gradients of the tensors given, by hand."""
-    inputs, durations, start, first, *rest = given
+) -> Sequence[Tensor]:
+    """The gradients of the inputs, the start and the weights, by hand."""
+    inputs, durations, start, first, rest = given
     of_values = [
         _room(inputs, value.shape[2], kept=index == 0) for index, value in enumerate(values)
     ]
@@ -245,7 +217,7 @@ def _gradients(
         f, g, s = values[-1][:-1].split(start.shape[1], dim=2)[:3]
         states = cast(BlendingForm, chain.form).blend(f, g, s)
         of_first.addmm_(of_values[0][1:].flatten(0, 1).t(), states.flatten(0, 1))
-    return of_values[0], None, of_start, of_first, *sums.gradients()
+    return of_values[0], of_start, of_first, *sums.gradients()
 
 
 def _backward(

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from solvers.transforms import under_transform
+from solvers import HandWritten
 
 # Openings at a time: two megabytes in float32.
 _ELEMENTS = 2**19
@@ -72,25 +71,17 @@ class Synapses:
 
     def sums(self, v: Tensor, base: Tensor) -> Tensor:
         """base plus gain and drive, ``(2, B, J)``, for the signals v ``(B, I)``."""
-        if under_transform():
-            return base + by_autograd(v, *self.tensors)
-        if torch.is_grad_enabled():
-            return base + _Sums.apply(v, *self.tensors)
-        return self.forward(v, base)
+        return base + _Sums()(v, *self.tensors)
 
-    def forward(self, v: Tensor, base: Tensor | None) -> Tensor:
-        """The same without a graph."""
+    def forward(self, v: Tensor) -> Tensor:
+        """Gain and drive, ``(2, B, J)``, without a graph."""
         total = v.new_empty(2, v.shape[0], self.weights.shape[0])
         for some, rows in self._blocks(v):
             _, s = self._openings(some)
             # out= also keeps autocast, which would round, away from the products.
             sums = _buffer("sums", v, *self.weights.shape[:2], s.shape[2])
             torch.bmm(self.weights, s.transpose(0, 1), out=sums)  # (J, 2, I) @ (J, I, b)
-            if base is None:
-                total[:, rows] = sums.permute(1, 2, 0)
-            else:
-                own = base if base.shape[1] == 1 else base[:, rows]
-                torch.add(own, sums.permute(1, 2, 0), out=total[:, rows])
+            total[:, rows] = sums.permute(1, 2, 0)
         return total
 
     def backward(self, v: Tensor, grad: Tensor, into: SynapseGradients, base: Tensor) -> Tensor:
@@ -174,23 +165,20 @@ def by_autograd(v: Tensor, lines: Tensor, weights: Tensor) -> Tensor:
     return torch.stack(((s * gain).sum(-1), (s * drive).sum(-1)))
 
 
-class _Sums(torch.autograd.Function):
+class _Sums(HandWritten):
     """The sums of one evaluation, with the gradient written by hand."""
 
-    @staticmethod
-    def forward(ctx: Any, v: Tensor, lines: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(v, lines, weights)
-        return Synapses(lines, weights).forward(v, None)
+    def forward(self, inputs: Sequence[Tensor], *, keep: bool) -> tuple[Tensor, list[Tensor]]:
+        v, lines, weights = inputs
+        return Synapses(lines, weights).forward(v), []
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        tensors: tuple[Tensor, ...] = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph: a derivative of this one will be asked for
-            wanted = [tensor for tensor in tensors if tensor.requires_grad]
-            sums = by_autograd(*tensors)
-            found = iter(torch.autograd.grad(sums, wanted, grad, create_graph=True))
-            return tuple(next(found) if x.requires_grad else None for x in tensors)
-        v, lines, weights = tensors
+    def backward(
+        self, inputs: Sequence[Tensor], kept: Sequence[Tensor], grad: Tensor
+    ) -> Sequence[Tensor]:
+        v, lines, weights = inputs
         into = SynapseGradients(lines, weights)
         pulled = Synapses(lines, weights).backward(v, grad, into, torch.zeros_like(v))
         return pulled, into.lines.to(lines.dtype), into.weights.to(weights.dtype)
+
+    def plain(self, *inputs: Tensor) -> Tensor:
+        return by_autograd(*inputs)

@@ -15,10 +15,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from liquid_ode.cells.cell import bounded_tau, of_each
-from liquid_ode.cells.liquid_dynamics import LiquidDynamics, LiquidParameters
+from liquid_ode.cells.liquid_dynamics import LiquidDynamics, LiquidParameters, LiquidTarget
 from liquid_ode.cells.masks import masked
 from liquid_ode.cells.wiring import Wiring, check_count
 from solvers import Euler, Solver
+
+
+class MapTarget(LiquidTarget):
+    """tanh(W_rec * h + drive), ``(B, hidden, H, W)``.
+
+    A derivative of its own (solvers.PullbackFunction) was tried, and is no faster than autograd's:
+    the convolutions take the time, and they are the same in both.
+    """
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        around = self.recurrent.shape[-1] // 2
+        return torch.tanh(F.conv2d(y, self.recurrent, padding=around) + self.drive)
 
 
 class ConvLiquidField(LiquidDynamics):
@@ -36,8 +48,7 @@ class ConvLiquidField(LiquidDynamics):
         ValueError: where a shape is another.
     """
 
-    # A derivative of its own (solvers.PullbackField) was tried, and is no faster than autograd's:
-    # the convolutions take the time, and they are the same in both.
+    kind = MapTarget
     axes: ClassVar[tuple[str, ...]] = ("B", "hidden", "H", "W")
 
     def __init__(self, recurrent: Tensor, drive: Tensor, rate: Tensor) -> None:
@@ -47,11 +58,6 @@ class ConvLiquidField(LiquidDynamics):
                 f"{tuple(recurrent.shape)}"
             )
         super().__init__(recurrent, drive, rate)
-
-    def target(self, t: Tensor, y: Tensor) -> Tensor:
-        """tanh(W_rec * h + drive), ``(B, hidden, H, W)``."""
-        around = self.recurrent.shape[-1] // 2
-        return torch.tanh(F.conv2d(y, self.recurrent, padding=around) + self.drive)
 
 
 class ConvLiquidCell(LiquidParameters):

@@ -14,13 +14,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from liquid_ode.cells.cell import bounded_tau, of_each
-from liquid_ode.cells.liquid_dynamics import LiquidDynamics, LiquidParameters
+from liquid_ode.cells.liquid_dynamics import LiquidDynamics, LiquidParameters, LiquidTarget
 from liquid_ode.cells.masks import masked
 from liquid_ode.cells.wiring import Wiring
-from solvers import Euler, PullbackField, Solver, TargetPullback
+from solvers import Euler, PullbackFunction, Solver, TargetPullback
 
 
-class LiquidField(LiquidDynamics, PullbackField):
+class VectorTarget(LiquidTarget, PullbackFunction):
+    """tanh(W_rec h + drive), ``(B, hidden)``, that knows its own derivative."""
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        return _tanh(torch.addmm(self.drive, y, self.recurrent.t()))
+
+    def pullback(self) -> TargetPullback:
+        return _LiquidPullback(self.recurrent)
+
+
+class LiquidField(LiquidDynamics):
     """The dynamics of a liquid cell for one input: a field for any solver.
 
     dh/dt = (tanh(W_rec h + drive) - h) rate, with drive = W_in x + b and rate = 1 / tau(x)
@@ -35,20 +45,7 @@ class LiquidField(LiquidDynamics, PullbackField):
         ValueError: where the last two differ in shape.
     """
 
-    def target(self, t: Tensor, y: Tensor) -> Tensor:
-        """tanh(W_rec h + drive), ``(B, hidden)``."""
-        return _tanh(torch.addmm(self.drive, y, self.recurrent.t()))
-
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        return self.recurrent, self.drive
-
-    def with_inputs(self, rate: Tensor, *inputs: Tensor) -> LiquidField:
-        recurrent, drive = inputs
-        return self._with(recurrent, drive, rate)
-
-    def pullback(self, *inputs: Tensor) -> TargetPullback:
-        return _LiquidPullback(inputs[0])
+    kind = VectorTarget
 
 
 class _LiquidPullback:

@@ -19,11 +19,38 @@ from liquid_ode.cells.masks import clear_unused, register_masks, set_masks
 from liquid_ode.cells.wiring import Wiring, check_count
 from solvers import SemilinearField, Solver
 
-Own = TypeVar("Own", bound="LiquidDynamics")
+Target = TypeVar("Target", bound="LiquidTarget")
+
+
+class LiquidTarget:
+    """tanh(recurrent map of h + drive), for one input; a subclass gives the map.
+
+    Args:
+        recurrent: W_rec, ``(hidden, hidden, *kernel)``.
+        drive: W_in x + b, ``(B, hidden, *map)``.
+    """
+
+    autonomous = True
+
+    def __init__(self, recurrent: Tensor, drive: Tensor) -> None:
+        self.recurrent, self.drive = recurrent, drive
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.recurrent, self.drive
+
+    def with_tensors(self: Target, *tensors: Tensor) -> Target:
+        """A copy, also of what a subclass added, with other tensors."""
+        other = copy.copy(self)
+        other.recurrent, other.drive = tensors
+        return other
+
+    def select(self: Target, rows: Tensor | slice) -> Target:
+        return self.with_tensors(self.recurrent, self.drive[rows])
 
 
 class LiquidDynamics(SemilinearField):
-    """dh/dt = (target(h) - h) rate for one input; a subclass gives the target.
+    """dh/dt = (target(h) - h) rate for one input; a subclass names the kind of target.
 
     Args:
         recurrent: W_rec, ``(hidden, hidden, *kernel)``.
@@ -34,7 +61,7 @@ class LiquidDynamics(SemilinearField):
         ValueError: where a shape is another.
     """
 
-    autonomous = True
+    kind: ClassVar[type[LiquidTarget]]
     axes: ClassVar[tuple[str, ...]] = ("B", "hidden")
     """Names of the axes of a state."""
 
@@ -44,25 +71,22 @@ class LiquidDynamics(SemilinearField):
                 f"drive and rate must have the same shape ({', '.join(self.axes)}), not "
                 f"{tuple(drive.shape)} and {tuple(rate.shape)}"
             )
-        # Not super().__init__: the cell's parameterisation keeps tau in its range, and looking
-        # again would cost a synchronisation on an accelerator.
-        self.recurrent = recurrent.to(drive.dtype)
-        self.drive = drive
-        self._rate: Tensor = rate
+        # Not checked as a field of a user's is: the cell's parameterisation keeps tau in its
+        # range, and looking again would cost a synchronisation on an accelerator.
+        self.function = self.kind(recurrent.to(drive.dtype), drive)  # type: ignore[assignment]
+        self.rate = rate
 
-    def select(self: Own, rows: Tensor | slice) -> Own:
-        """The field of some of the samples."""
-        return self._with(self.recurrent, self.drive[rows], self._rate[rows])
+    @property
+    def recurrent(self) -> Tensor:
+        return cast(LiquidTarget, self.function).recurrent
+
+    @property
+    def drive(self) -> Tensor:
+        return cast(LiquidTarget, self.function).drive
 
     @property
     def rest(self) -> Tensor:
         return torch.zeros_like(self.drive)
-
-    def _with(self: Own, recurrent: Tensor, drive: Tensor, rate: Tensor) -> Own:
-        """A copy, also of what a subclass added, with other tensors."""
-        other = copy.copy(self)
-        other.recurrent, other.drive, other._rate = recurrent, drive, rate
-        return other
 
 
 Layer = nn.Linear | nn.Conv2d

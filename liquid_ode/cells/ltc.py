@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from liquid_ode.cells.cell import ODECell, of_each
 from liquid_ode.cells.conductance import SynapseGradients, Synapses
 from liquid_ode.cells.masks import clear_unused, masked, register_masks, set_masks
 from liquid_ode.cells.wiring import Wiring
-from solvers import LeakPullbackField, SemiImplicitEuler, Solver
+from solvers import PullbackFunction, QuasilinearField, SemiImplicitEuler, Solver
 
 # No membrane is without leak or capacitance, whatever the weights become.
 SMALLEST = 1e-8
@@ -26,8 +27,8 @@ SMALLEST = 1e-8
 _SYNAPSE = ("w", "sigma", "mu", "erev")
 
 
-class LTCField(LeakPullbackField):
-    """The dynamics of an LTC cell for one input: rate gain(v) (target(v) - v).
+class Conductances(PullbackFunction):
+    """Target and gain of the neurons for one input.
 
     gain = base gain + Σ_i w_ji s_ji, target = (base drive + Σ_i w_ji E_ji s_ji) / gain, with
     s_ji = σ(a_ji v_i + c_ji). The base is the part of the leak and of the inputs, computed once.
@@ -35,45 +36,50 @@ class LTCField(LeakPullbackField):
     Args:
         synapses: between the neurons.
         base: gain, positive, and drive that do not depend on the state, ``(B, 2, hidden)``.
-        rate: 1/C, times the duration where every sample runs over (0, 1): ``(B, hidden)``.
     """
 
-    def __init__(self, synapses: Synapses, base: Tensor, rate: Tensor) -> None:
-        # Not super().__init__: the cell's parameterisation keeps the rate positive, and looking
-        # again would cost a synchronisation on an accelerator.
-        self.rate: Tensor = rate
-        self.synapses = synapses
-        self.base = base
+    def __init__(self, synapses: Synapses, base: Tensor) -> None:
+        self.synapses, self.base = synapses, base
 
-    def leak(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         gain, drive = self.synapses.sums(y, self.base.transpose(0, 1)).unbind()
         return drive / gain, gain
 
     @property
-    def rest(self) -> Tensor:
-        return torch.zeros_like(self.base[:, 0])
-
-    def select(self, rows: Tensor | slice) -> LTCField:
-        """The field of some of the samples."""
-        return self._with(self.synapses, self.base[rows], self.rate[rows])
-
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
+    def tensors(self) -> tuple[Tensor, ...]:
         return *self.synapses.tensors, self.base
 
-    def with_inputs(self, rate: Tensor, *inputs: Tensor) -> LTCField:
-        lines, weights, base = inputs
-        return self._with(Synapses(lines, weights), base, rate)
-
-    def pullback(self, *inputs: Tensor) -> _LTCPullback:
-        lines, weights, base = inputs
-        return _LTCPullback(Synapses(lines, weights), base)
-
-    def _with(self, synapses: Synapses, base: Tensor, rate: Tensor) -> LTCField:
+    def with_tensors(self, *tensors: Tensor) -> Conductances:
         """A copy, also of what a subclass added, with other tensors."""
         other = copy.copy(self)
-        other.synapses, other.base, other.rate = synapses, base, rate
+        lines, weights, other.base = tensors
+        other.synapses = Synapses(lines, weights)
         return other
+
+    def select(self, rows: Tensor | slice) -> Conductances:
+        return self.with_tensors(*self.synapses.tensors, self.base[rows])
+
+    def pullback(self) -> _LTCPullback:
+        return _LTCPullback(self.synapses, self.base)
+
+
+class LTCField(QuasilinearField):
+    """The dynamics of an LTC cell for one input: rate gain(v) (target(v) - v).
+
+    Args:
+        synapses, base: see :class:`Conductances`.
+        rate: 1/C, times the duration where every sample runs over (0, 1): ``(B, hidden)``.
+    """
+
+    def __init__(self, synapses: Synapses, base: Tensor, rate: Tensor) -> None:
+        # Not checked as a field of a user's is: the cell's parameterisation keeps the rate
+        # positive, and looking again would cost a synchronisation on an accelerator.
+        self.function = Conductances(synapses, base)
+        self.rate = rate
+
+    @property
+    def rest(self) -> Tensor:
+        return torch.zeros_like(cast(Conductances, self.function).base[:, 0])
 
 
 class _LTCPullback:

@@ -217,9 +217,9 @@ def check_like(value: Any, y: Tensor, what: str) -> Tensor:
         raise ValueError(f"{what} must return a tensor, not {type(value).__name__}")
     if value.shape == y.shape and value.dtype == y.dtype:
         return value
-    if value.shape == y.shape and value.is_floating_point():
-        if torch.is_autocast_enabled(y.device.type):
-            return value.to(y.dtype)
+    autocast = value.is_floating_point() and torch.is_autocast_enabled(y.device.type)
+    if value.shape == y.shape and autocast:
+        return value.to(y.dtype)
     raise ValueError(
         f"{what} must return the shape and dtype of the state, "
         f"{tuple(y.shape)} {y.dtype}; it returned {tuple(value.shape)} {value.dtype}. "

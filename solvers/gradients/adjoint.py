@@ -344,9 +344,7 @@ def _segment(
     quadrature = _Quadrature(backwards.method, tensors)
     field = _Adjoint(backwards.problem.field, end, sources)
     problem = Problem(field, torch.stack((y, a), 1), (0.0, end - start))
-    solution = replace(
-        backwards, problem=problem, observe=quadrature if tensors else None
-    ).run()
+    solution = replace(backwards, problem=problem, observe=quadrature if tensors else None).run()
     solution.throw()
     y, a = solution.y.unbind(1)
     return y, a, quadrature.totals

@@ -95,9 +95,7 @@ class _Gradient(torch.autograd.Function):
     """The gradient, as a function of its own: vmap turns to it where gradients are batched."""
 
     @staticmethod
-    def forward(
-        rule: HandWritten, count: int, grad: Tensor, *saved: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(rule: HandWritten, count: int, grad: Tensor, *saved: Tensor) -> tuple[Tensor, ...]:
         with _autocast(grad.device.type, False, None):
             return tuple(rule.backward(saved[:count], saved[count:], grad))
 

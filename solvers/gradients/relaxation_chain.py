@@ -210,4 +210,3 @@ def _added(total: Tensor | None, value: Tensor, *, last: bool) -> Tensor:
 def _part(field: RelaxationField, rows: slice, chunks: Sequence[slice]) -> RelaxationField:
     """The field of one chunk."""
     return field if len(chunks) == 1 else field.select(rows)
-

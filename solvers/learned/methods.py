@@ -9,11 +9,11 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from solvers.checks import check_steps
 from solvers.fields.base import VectorField
-from solvers.methods.arithmetic import Increment
-from solvers.methods.base import Attempt, Method
+from solvers.methods.arithmetic import Increment, seen_time
+from solvers.methods.base import Method, StepResult
 from solvers.methods.semilinear import SemilinearMethod, step_ratio
-from solvers.solver import check_steps
 
 # On liquid fields, 7 and 8 evaluations in two steps leave a smaller error than in one.
 _MOST_IN_A_STEP = 5
@@ -101,7 +101,7 @@ class LearnedStep(nn.Module, Method):
 
     def step(
         self, field: VectorField, t: Tensor, y: Tensor, dt: Increment, first: Tensor
-    ) -> Attempt:
+    ) -> StepResult:
         state = y.to(torch.promote_types(y.dtype, torch.float32))
         start = first.to(state.dtype)
         way, scale = self.way(state, start), self.scale(field, dt, state)
@@ -114,13 +114,12 @@ class LearnedStep(nn.Module, Method):
             total = torch.addcmul(total, polynomial(weights[index], x), change)
             if index < len(lead):
                 to = torch.addcmul(way, polynomial(lead[index], x), change)
-        return Attempt(torch.addcmul(state, self.lost(scale), total, value=-1).to(y.dtype))
+        return StepResult(torch.addcmul(state, self.lost(scale), total, value=-1).to(y.dtype))
 
 
 def evaluate(method: Method, field: VectorField, t: Tensor, y: Tensor) -> Tensor:
     """What the method evaluates of the field."""
-    # Per-sample times have axes: in float32 they would promote what a bfloat16 field returns.
-    return method.first(field, t.to(y.dtype) if t.ndim else t, y)
+    return method.first(field, seen_time(t, y), y)
 
 
 def polynomial(coefficients: Tensor, x: Tensor | None) -> Tensor:
@@ -248,7 +247,7 @@ class LearnedMethod(nn.Module, Method):
 
     def step(
         self, field: VectorField, t: Tensor, y: Tensor, dt: Increment, first: Tensor
-    ) -> Attempt:
+    ) -> StepResult:
         shares = self.shares.to(y.device, torch.promote_types(y.dtype, torch.float32)).softmax(0)
         evaluation: Tensor | None = first
         for step, share in zip(self._steps, shares, strict=True):
@@ -256,4 +255,4 @@ class LearnedMethod(nn.Module, Method):
                 evaluation = evaluate(step, field, t, y)
             y = step.step(field, t, y, share * dt, evaluation).y
             t, evaluation = t + share * dt, None
-        return Attempt(y)
+        return StepResult(y)

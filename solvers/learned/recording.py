@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from solvers.fields.base import PullbackField, VectorField
-from solvers.fields.batch_parts import Rows, is_selectable, select
-from solvers.loop.events import Event
+from solvers.checks import check_steps
+from solvers.fields.base import RelaxationField
+from solvers.fields.derivatives import knows_derivative
+from solvers.loop.problem import Problem
 from solvers.solution import Solution
-from solvers.solver import Solver, check_steps
-from solvers.transforms import under_transform
-
-
-@dataclass(frozen=True)
-class RecordedProblem:
-    """dy/dt = field(t, y) from y0 over ``t_span``.
-
-    Attributes:
-        field: the vector field.
-        y0: initial state ``(B, ...)``.
-        t_span: (t0, t1).
-        steps: the budget that the solver had been given with ``with_steps``, if any.
-    """
-
-    field: VectorField
-    y0: Tensor
-    t_span: tuple[float, float] = (0.0, 1.0)
-    steps: int | None = None
-
-    @property
-    def selectable(self) -> bool:
-        """Whether the field can be asked for a part of the batch."""
-        return is_selectable(self.field)
-
-    def select(self, rows: Rows) -> RecordedProblem:
-        """The problem of some of the samples; of a selectable one."""
-        return replace(self, field=select(self.field, rows, self.y0.ndim), y0=self.y0[rows])
+from solvers.solver import Solver
 
 
 class Recorder(Solver):
@@ -56,8 +29,8 @@ class Recorder(Solver):
     >>> recorder.problems[0].y0.shape
     torch.Size([100, 8])
 
-    What it keeps is detached where the field is a :class:`solvers.PullbackField`, as those of
-    liquid cells are; record others under ``torch.no_grad()``.
+    What it keeps is detached where the field is made of a :class:`solvers.PullbackFunction`, as
+    those of liquid cells are; record others under ``torch.no_grad()``.
 
     Args:
         solver: solves.
@@ -74,58 +47,58 @@ class Recorder(Solver):
             raise ValueError(f"a recorder needs a solver to solve with, not {solver!r}")
         self.solver = solver
         self.rows = None if rows is None else check_steps(rows, "rows")
-        self.steps: int | None = None
-        self.problems: list[RecordedProblem] = []
+        self.problems: list[Problem] = []
         self._generator = torch.Generator().manual_seed(seed)
 
     def with_steps(self, steps: int) -> Recorder:
         other = Recorder(self.solver.with_steps(steps), self.rows)
-        other.steps = steps
         other.problems, other._generator = self.problems, self._generator
         return other
 
-    def solve(
-        self,
-        field: VectorField,
-        y0: Tensor,
-        t_span: tuple[float, float] = (0.0, 1.0),
-        *,
-        t_eval: Tensor | Sequence[float] | None = None,
-        event: Event | None = None,
-        throw: bool = True,
-    ) -> Solution:
-        solution = self.solver.solve(field, y0, t_span, t_eval=t_eval, event=event, throw=throw)
-        if not under_transform():  # whose tensors are not there any more once it ends
-            problem = RecordedProblem(field, y0.detach(), t_span, self.steps)
+    def _solve(self, problem: Problem) -> Solution:
+        solution = self.solver._solve(problem)
+        if _is_there(problem.y0):  # what a compiler or a transform traces is gone once it ends
             self.problems.append(self._kept(problem))
         return solution
 
-    def _kept(self, problem: RecordedProblem) -> RecordedProblem:
+    def _kept(self, problem: Problem) -> Problem:
         """Some samples of the problem, detached from the model that may change."""
-        count = problem.y0.shape[0]
+        problem = replace(problem, y0=problem.y0.detach(), times=None, event=None)
+        count = problem.y0.shape[0] if problem.y0.ndim else 1
         if self.rows is not None and self.rows < count and problem.selectable:
             rows = torch.randperm(count, generator=self._generator)[: self.rows]
             problem = problem.select(rows.to(problem.y0.device))
         return cast_problem(problem)
 
 
+def _is_there(y: Tensor) -> bool:
+    """Whether the numbers can be looked at."""
+    if torch.compiler.is_compiling():
+        return False
+    try:
+        y.sum().item()
+    except RuntimeError:
+        return False
+    return True
+
+
 def cast_problem(
-    problem: RecordedProblem,
+    problem: Problem,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
-) -> RecordedProblem:
+) -> Problem:
     """A detached copy of the problem, in ``dtype`` and on ``device`` if its field can be had so.
 
-    That is so for a :class:`solvers.PullbackField`, which tells what it is made of.
+    That is so where its function is a :class:`solvers.PullbackFunction`, which tells what it is
+    made of.
     """
     field = problem.field
-    if not isinstance(field, PullbackField):
+    if not isinstance(field, RelaxationField) or not knows_derivative(field):
         return replace(problem, y0=problem.y0.clone())
     dtype = dtype or problem.y0.dtype
 
     def copied(values: Tensor) -> Tensor:
         return values.detach().to(device or values.device, dtype, copy=True)
 
-    rate = torch.as_tensor(field.rate)
-    other = field.with_inputs(copied(rate), *(copied(values) for values in field.inputs))
+    other = field.with_tensors(*(copied(values) for values in field.tensors))
     return replace(problem, field=other, y0=copied(problem.y0))

@@ -5,32 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import cast
 
-from torch import Tensor, nn
+from torch import nn
 
-from solvers.fields.base import VectorField
+from solvers.checks import check_steps
 from solvers.gradients.modes import Backpropagation, GradientMode
 from solvers.learned.methods import LearnedMethod
-from solvers.loop.events import Event
-from solvers.methods.base import Method, RungeKutta
-from solvers.methods.tableaus import EULER
+from solvers.loop.problem import Problem
 from solvers.native import NativeSolver
 from solvers.solution import Solution
-from solvers.solver import Solver, check_steps
+from solvers.solver import Solver
 from solvers.storage import StorageError, read_tensors, write_tensors
 
 _FILE = "learned solver", 1  # the kind of its files, and the version of that
-
-
-@dataclass(frozen=True)
-class FixedSteps(NativeSolver):
-    """Equal steps of a method that is a value of the solver, not of its class."""
-
-    method: Method = RungeKutta(EULER)  # type: ignore[misc]
 
 
 class LearnedSolver(nn.Module, Solver):
@@ -93,7 +83,7 @@ class LearnedSolver(nn.Module, Solver):
     def _by_number(self) -> dict[str, LearnedMethod]:
         return {number: cast(LearnedMethod, x) for number, x in self.methods.items()}
 
-    def _steps_of(self, evaluations: int) -> FixedSteps:
+    def _steps_of(self, evaluations: int) -> NativeSolver:
         """The steps that make so many evaluations, as few as possible."""
         check_steps(evaluations)
         number = max((n for n in self.trained if evaluations % n == 0), default=None)
@@ -105,19 +95,10 @@ class LearnedSolver(nn.Module, Solver):
                 f"solvers.train_solver(problems, evaluations=({evaluations},))"
             )
         method = self._by_number[str(number)]
-        return FixedSteps(evaluations // number, gradient=self.gradient, method=method)
+        return NativeSolver(evaluations // number, method=method, gradient=self.gradient)
 
-    def solve(
-        self,
-        field: VectorField,
-        y0: Tensor,
-        t_span: tuple[float, float] = (0.0, 1.0),
-        *,
-        t_eval: Tensor | Sequence[float] | None = None,
-        event: Event | None = None,
-        throw: bool = True,
-    ) -> Solution:
-        return self._fixed.solve(field, y0, t_span, t_eval=t_eval, event=event, throw=throw)
+    def _solve(self, problem: Problem) -> Solution:
+        return self._fixed._solve(problem)
 
     def with_steps(self, steps: int) -> LearnedSolver:
         """The same coefficients, with a budget of ``steps`` evaluations.

@@ -9,24 +9,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.explicit_solvers import Euler, Tsit5
+from solvers.catalogue import Euler, Tsit5
+from solvers.checks import check_steps
 from solvers.fields.base import SemilinearField
 from solvers.learned.methods import LearnedMethod
-from solvers.learned.recording import RecordedProblem, cast_problem
-from solvers.learned.solver import FixedSteps, LearnedSolver
+from solvers.learned.recording import cast_problem
+from solvers.learned.solver import LearnedSolver
+from solvers.loop.problem import Problem
+from solvers.native import NativeSolver
 from solvers.solution import SUCCESS
-from solvers.solver import Solver, check_steps
-from solvers.step_size.pid import PID
+from solvers.solver import Solver
 from solvers.step_size.rules import Uniform
 
 _HELD_OUT = 4  # of so many samples, one is held out
 
 
 def train_solver(
-    problems: Sequence[RecordedProblem],
+    problems: Sequence[Problem],
     evaluations: Iterable[int] = (3, 5, 7),
     *,
-    held_out: Sequence[RecordedProblem] | None = None,
+    held_out: Sequence[Problem] | None = None,
     starts: int = 2,
     iterations: int = 40,
     seed: int = 0,
@@ -41,7 +43,7 @@ def train_solver(
     its values are asked. A step that does not lower the loss is not taken, so what comes out is
     never worse on the problems than the untrained method it started from. The reference is
     Tsitouras 5(4) with tolerances near rounding, in float64 where the field can be had in it
-    (:class:`solvers.PullbackField`, as those of liquid cells are) and the device knows it.
+    (:class:`solvers.PullbackFunction`, as those of liquid cells are) and the device knows it.
 
     Semilinear fields get exponential methods, others, and mixtures, explicit ones; see
     :class:`solvers.LearnedMethod`.
@@ -97,19 +99,17 @@ def train_solver(
         _assign(method, best)
         methods.append(method)
         compared = {
-            "held_out": FixedSteps(1, method=method),
-            "untrained": FixedSteps(1, method=start),
+            "held_out": NativeSolver(1, method=method),
+            "untrained": NativeSolver(1, method=start),
             "euler": Euler(number),
-            "uniform_euler": Euler(number, Uniform()),
+            "uniform_euler": Euler(step_size=Uniform(number)),
         }
         errors[number] = {"training": math.sqrt(fit.loss(_vector(method)))}
         errors[number] |= {name: _error(solver, measured) for name, solver in compared.items()}
     return LearnedSolver(methods, errors=errors)
 
 
-def relative_errors(
-    solvers: Mapping[str, Solver], problems: Sequence[RecordedProblem]
-) -> dict[str, float]:
+def relative_errors(solvers: Mapping[str, Solver], problems: Sequence[Problem]) -> dict[str, float]:
     """The error of solvers on problems, as :func:`train_solver` measures it.
 
     That is the root of the mean over the problems of sum |y(t1) - reference|^2 over
@@ -126,8 +126,8 @@ def relative_errors(
 
 
 def _split(
-    problems: list[RecordedProblem], held_out: Sequence[RecordedProblem] | None
-) -> tuple[list[RecordedProblem], list[RecordedProblem]]:
+    problems: list[Problem], held_out: Sequence[Problem] | None
+) -> tuple[list[Problem], list[Problem]]:
     """What to train on, and what to measure on."""
     if held_out is not None:
         train, test = problems, list(held_out)
@@ -155,17 +155,17 @@ def _split(
 class _Case:
     """A problem with its solution."""
 
-    problem: RecordedProblem
+    problem: Problem
     reference: Tensor
     size: float
     """The norm of the reference, which errors are relative to."""
 
     @classmethod
-    def of(cls, problem: RecordedProblem) -> _Case:
+    def of(cls, problem: Problem) -> _Case:
         wide = problem.y0.device.type != "mps"
         problem = cast_problem(problem, torch.float64 if wide else None)
         tolerance = max(1e-9, 10 * torch.finfo(problem.y0.dtype).eps)
-        tight = Tsit5(step_size=PID(rtol=tolerance, atol=tolerance))
+        tight = Tsit5(rtol=tolerance, atol=tolerance)
         with torch.no_grad():
             reference = tight.solve(problem.field, problem.y0, problem.t_span).y
         size = float(torch.linalg.vector_norm(reference))
@@ -216,7 +216,7 @@ class _Fit:
         self.cases = cases
         wide = all(case.problem.y0.dtype == torch.float64 for case in cases)
         self.method = method.double() if wide else method
-        self.solver = FixedSteps(1, method=self.method)
+        self.solver = NativeSolver(1, method=self.method)
         self.change = torch.finfo(torch.float64 if wide else torch.float32).eps ** 0.5
 
     def residuals(self, vector: Tensor) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""Samples that have ended: kept as they are, and left out of the evaluations where that is possible.
+"""Samples that have ended: kept as they are, and left out of the evaluations where possible.
 
 A field that can be asked for a part of its batch is asked for the others from then on. Any other
 is evaluated on the whole batch, where a sample that has ended stands in for one that has not: its

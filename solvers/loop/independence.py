@@ -1,9 +1,9 @@
 """Whether the rows of a plain function's state depend on each other.
 
 Where every row has a time of its own, rows that do would be evaluated at different times, and the
-numbers would be wrong. One evaluation tells, with the derivative J of the field at the start. Pulled
-back, weights w (a row for each sample) come to J^T w. If no row depends on another, weighting row j
-by r_j weights row j of J^T w by just r_j, and for powers of two without any rounding.
+numbers would be wrong. One evaluation tells, by the derivative J of the field at the start. Pulled
+back, weights w (a row for each sample) come to J^T w. If no row depends on another, weighting row
+j by r_j weights row j of J^T w by just r_j, and for powers of two without any rounding.
 """
 
 from __future__ import annotations

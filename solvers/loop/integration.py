@@ -151,7 +151,8 @@ class Integration:
             return self._take_for_all(at, step)
         if torch.is_grad_enabled() and not step.is_finite:
             counted = at._replace(evaluations=at.evaluations + step.evaluations)
-            status = torch.full_like(step.judgement.ended, int(NON_FINITE), dtype=torch.int8)
+            rows = at.y.shape[:1]
+            status = torch.full(rows, int(NON_FINITE), dtype=torch.int8, device=at.y.device)
             droppable = self._droppable
             less = end_where_field_is_not_finite(counted, step, status, droppable=droppable)
             if less is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from solvers.fields.base import QuasilinearField, RelaxationField, VectorField, evaluate
 from solvers.methods.arithmetic import Increment
-from solvers.methods.base import BoundMethod, Method, StepResult
+from solvers.methods.base import BoundMethod, StepResult
 from solvers.methods.interpolation import Path
 from solvers.methods.semilinear import SemilinearMethod, evaluate_target, step_ratio
 
@@ -174,8 +174,27 @@ class BoundLeak(BoundMethod):
         return self._scale
 
 
-EXPLICIT_EULER = Relaxation("euler", lambda z: z, torch.ones_like)
-EXPONENTIAL_EULER = Relaxation("exponential_euler", lambda z: -torch.expm1(-z), lambda w: 1 - w)
-SEMI_IMPLICIT_EULER = Relaxation(
-    "semi_implicit_euler", lambda z: z / (1 + z), lambda w: (1 - w).square()
-)
+def _itself(z: Tensor) -> Tensor:
+    return z
+
+
+def _gone(z: Tensor) -> Tensor:
+    """1 - exp(-z)."""
+    return -torch.expm1(-z)
+
+
+def _left(w: Tensor) -> Tensor:
+    return 1 - w
+
+
+def _implicit(z: Tensor) -> Tensor:
+    return z / (1 + z)
+
+
+def _left_squared(w: Tensor) -> Tensor:
+    return (1 - w).square()
+
+
+EXPLICIT_EULER = Relaxation("euler", _itself, torch.ones_like)
+EXPONENTIAL_EULER = Relaxation("exponential_euler", _gone, _left)
+SEMI_IMPLICIT_EULER = Relaxation("semi_implicit_euler", _implicit, _left_squared)

@@ -7,8 +7,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from solvers.fields.base import QuasilinearField, RelaxationField, SemilinearField, VectorField
-from solvers.fields.base import evaluate
+from solvers.fields.base import (
+    QuasilinearField,
+    RelaxationField,
+    SemilinearField,
+    VectorField,
+    evaluate,
+)
 from solvers.methods.arithmetic import Increment
 from solvers.methods.base import Method
 

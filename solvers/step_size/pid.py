@@ -217,9 +217,7 @@ class PID(StepSizeRule):
     def most_tries(self) -> float:  # type: ignore[override]
         return self.max_steps
 
-    def _first_step(
-        self, bound: BoundMethod, span: Span, y0: Tensor, first: Tensor
-    ) -> Tensor:
+    def _first_step(self, bound: BoundMethod, span: Span, y0: Tensor, first: Tensor) -> Tensor:
         """A step whose explicit Euler error is about a hundredth of the tolerance."""
         order = bound.method.error_order or 1
         root = math.prod(y0.shape[1:]) ** -0.5

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solvers.errors import SolverError
 from solvers.fields.base import VectorField
 from solvers.methods.base import Method
-from solvers.solution import MAX_STEPS, SUCCESS, Solution
+from solvers.solution import MAX_STEPS, SUCCESS, Solution, SolverError
 from solvers.solver import Solver
 from solvers.testing.kinds import (
     accurate,
@@ -26,7 +25,7 @@ from solvers.testing.problems import Logistic, field_of, logistic, states
 def check_batch_independence(solver: Solver | Method) -> None:
     """A sample's result, and its number of steps, do not depend on what else is in its batch.
 
-    States of one, two and four axes; batches of one sample, of as many samples as a state has
+    States of two and four axes; batches of one sample, of as many samples as a state has
     elements, of a part, and in another order.
 
     Raises:
@@ -34,7 +33,7 @@ def check_batch_independence(solver: Solver | Method) -> None:
     """
     solver = accurate(as_solver(solver), 4, 1e-4)
     semilinear = is_semilinear(solver)
-    for shape in ((5,), (4, 4), (3, 2, 1, 3)):
+    for shape in ((4, 4), (3, 2, 1, 3)):
         y0 = states(*shape)
         problem = logistic(y0)
         whole = solver.solve(field_of(problem, y0, semilinear=semilinear), y0)
@@ -96,7 +95,7 @@ def check_statuses(solver: Solver | Method, *, per_sample: bool = True) -> None:
         require_close(
             solution.y[[0, 2]], healthy.y[[0, 2]], f"{what}solve the others as without it", 1e-11
         )
-    words = "1 of 3 samples" if per_sample else "3 of 3 samples"
+    words = "1 of 3 samples (1)" if per_sample else "of 3 samples"
     _require_error(solver, field, y0, words, what)
     if has_option(solver, "max_steps") and not has_budget(solver):
         hurried = with_options(solver, max_steps=2)

@@ -102,7 +102,7 @@ def check_evaluations(solver: Solver | Method) -> None:
             )
         if not semilinear:
             slope = torch.full_like(y0, 0.7)
-            y = solver.solve(lambda t, y, slope=slope: slope[: len(y)], y0, span).y
+            y = solver.solve(lambda t, y, slope=slope: slope, y0, span).y
             expected = y0 + 0.7 * (span[1] - span[0])
             require_close(y, expected, f"{solver!r} should land on t1 of {span}", 1e-12)
 
@@ -136,6 +136,7 @@ def check_bad_input(solver: Solver | Method) -> None:
     solver = as_solver(solver)
     semilinear = is_semilinear(solver)
     y0 = states(2, 3, dtype=torch.float32)
+    asked = torch.tensor(0.5, requires_grad=True)
     good: Any = field_of(Swirl(), y0, semilinear=semilinear) if semilinear else lambda t, y: -y
 
     def refuses(words: str, field: Any, y0: Any, span: Any = (0.0, 1.0), **more: Any) -> None:
@@ -144,7 +145,8 @@ def check_bad_input(solver: Solver | Method) -> None:
     for span in ((1.0, 0.0), (1.0, 1.0), (0.0, math.nan), (0.0, math.inf), (0.0,), "ab"):
         refuses("t_span", good, y0, span)
     refuses("floating point", good, torch.ones(2, 3, dtype=torch.long))
-    refuses("batch axis", good, torch.tensor(1.0))
+    refuses("t_span requires a gradient", good, y0, (0.0, asked))
+    refuses("t_eval requires a gradient", good, y0, t_eval=[asked])
     refuses("y0 must be a tensor", good, [1.0])
     for times in ([], [2.0], [0.5, 0.2], [[0.5]]):
         refuses("t_eval", good, y0, t_eval=times)
@@ -155,7 +157,9 @@ def check_bad_input(solver: Solver | Method) -> None:
     ]
     for words, function in wrong:
         refuses(words, SemilinearField(function, 1.0) if semilinear else function, y0)
-    refuses("SemilinearField" if semilinear else "callable", 3, y0)
+    refuses("callable", 3, y0)
+    if semilinear:
+        refuses("SemilinearField", lambda t, y: -y, y0)
     for steps in (0, -1, 2.5, "3", True):
         _require_refusal(solver, "steps", lambda steps=steps: solver.with_steps(steps))  # type: ignore[misc]
 

@@ -39,8 +39,7 @@ def as_solver(solver: Solver | Method) -> Solver:
         ValueError: where it is neither.
     """
     if isinstance(solver, Method):
-        kind = type(type(solver).__name__, (NativeSolver,), {"method": solver})
-        return kind()
+        return NativeSolver(method=solver)
     if not isinstance(solver, Solver):
         raise ValueError(
             f"solvers.testing checks a solvers.Solver or a solvers.Method, not {solver!r}"

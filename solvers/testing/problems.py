@@ -71,10 +71,10 @@ class Swirl:
         return grown * (torch.cos(angle) * y0 + torch.sin(angle) * turned)
 
 
-Problem = Logistic | Swirl
+KnownField = Logistic | Swirl
 
 
-def field_of(problem: Problem, y0: Tensor, *, semilinear: bool) -> VectorField:
+def field_of(problem: KnownField, y0: Tensor, *, semilinear: bool) -> VectorField:
     """The problem's field; as (target - y) / tau with target = y + tau drift where asked."""
     if not semilinear:
         return ParameterisedField(problem.drift, *problem.arguments)
@@ -97,7 +97,7 @@ def states(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.linspace(0.3, 0.8, math.prod(shape), dtype=torch.float64).view(shape).to(dtype)
 
 
-class Recorder:
+class CountingField:
     """A field that notes what it is asked for, of itself and of its parts.
 
     Attributes:
@@ -112,8 +112,8 @@ class Recorder:
         self.calls.append((t.detach().clone() if isinstance(t, Tensor) else t, y.detach()))
         return self.function(t, y)
 
-    def select(self, rows: Rows) -> Recorder:
-        return Recorder(self.function.select(rows), self.calls)
+    def select(self, rows: Rows) -> CountingField:
+        return CountingField(self.function.select(rows), self.calls)
 
     @property
     def evaluated(self) -> int:
@@ -121,11 +121,13 @@ class Recorder:
         return sum(y.shape[0] for _, y in self.calls)
 
 
-def recorded(problem: Problem, y0: Tensor, *, semilinear: bool) -> tuple[VectorField, Recorder]:
+def recorded(
+    problem: KnownField, y0: Tensor, *, semilinear: bool
+) -> tuple[VectorField, CountingField]:
     """The problem's field, and what records its evaluations (its target's, if semilinear)."""
     field = field_of(problem, y0, semilinear=semilinear)
     if isinstance(field, SemilinearField):
-        recorder = Recorder(field._target)
+        recorder = CountingField(field.target)
         return SemilinearField(recorder, field.tau), recorder
-    recorder = Recorder(field)
+    recorder = CountingField(field)
     return recorder, recorder

@@ -30,7 +30,7 @@ NAMES = [
     "semi_implicit_euler",
     "rk4",
     "dopri5",
-    "batched_tsit5",
+    "tsit5",
 ]
 SHARED_STEPS = {"dopri5"}
 # Of the other solvers the methods are like those above; what a cell asks of them is checked.

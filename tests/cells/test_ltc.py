@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 import solvers
 from liquid_ode import LTCCell, Wiring
 from liquid_ode.cells import conductance
-from solvers import Dopri5, ExponentialEuler, Heun, SemiImplicitEuler
+from solvers import DormandPrince, ExponentialEuler, Heun, SemiImplicitEuler
 from solvers.gradients import cache_chunks as chunks
 from tests.solvers.fields import is_taped
 
@@ -92,13 +92,13 @@ def test_semi_implicit_euler_is_the_fused_update() -> None:
         np.testing.assert_allclose(same[row], reference.fused(*start, 1.0, 6), rtol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["heun", "dopri5", "batched_tsit5", "exponential_euler", "rk4"])
+@pytest.mark.parametrize("name", ["heun", "dopri5", "tsit5", "exponential_euler", "rk4"])
 def test_every_other_solver_drives_the_same_equation(name: str) -> None:
     torch.manual_seed(1)
     x, v = normal(B, INPUTS), normal(B, H)
     options = {} if "dopri5" in name or "tsit5" in name else {"steps": 400}
     cell = double_cell(solver=solvers.get(name, **options))
-    exact = double_cell(solver=Dopri5(step_size=solvers.PID(rtol=1e-9, atol=1e-9)))(x, v)
+    exact = double_cell(solver=DormandPrince(step_size=solvers.PID(rtol=1e-9, atol=1e-9)))(x, v)
     exact = exact.detach()
     torch.testing.assert_close(cell(x, v), exact, rtol=0, atol=1e-2 if "euler" in name else 2e-4)
     fused = double_cell(solver=SemiImplicitEuler(steps=800))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,16 +9,15 @@ from torch import Tensor
 
 import solvers
 
-
-@dataclass(frozen=True)
-class Kutta3(solvers.NativeSolver):
-    """Kutta's third-order method."""
-
-    method = solvers.RungeKutta(
-        solvers.ButcherTableau(
-            a=((0.5,), (-1.0, 2.0)), b=(1 / 6, 2 / 3, 1 / 6), c=(0.0, 0.5, 1.0), order=3
-        )
+KUTTA3 = solvers.RungeKutta(
+    solvers.ButcherTableau(
+        a=((0.5,), (-1.0, 2.0)), b=(1 / 6, 2 / 3, 1 / 6), c=(0.0, 0.5, 1.0), order=3
     )
+)
+
+
+class Kutta3(solvers.NativeSolver, method=KUTTA3):
+    """Kutta's third-order method."""
 
 
 class ShuOsherStep(solvers.Method):
@@ -29,17 +27,14 @@ class ShuOsherStep(solvers.Method):
 
     def step(
         self, field: Any, t: Tensor, y: Tensor, dt: float | Tensor, first: Tensor
-    ) -> solvers.Attempt:
+    ) -> solvers.StepResult:
         u = y + dt * first
         u = 0.75 * y + 0.25 * (u + dt * field(t + dt, u))
-        return solvers.Attempt(y / 3 + 2 / 3 * (u + dt * field(t + dt / 2, u)))
+        return solvers.StepResult(y / 3 + 2 / 3 * (u + dt * field(t + dt / 2, u)))
 
 
-@dataclass(frozen=True)
-class ShuOsher(solvers.NativeSolver):
+class ShuOsher(solvers.NativeSolver, method=ShuOsherStep()):
     """Strong-stability-preserving Runge-Kutta, order 3."""
-
-    method = ShuOsherStep()
 
 
 class TrapezoidStep(solvers.Method):
@@ -49,18 +44,13 @@ class TrapezoidStep(solvers.Method):
 
     def step(
         self, field: Any, t: Tensor, y: Tensor, dt: float | Tensor, first: Tensor
-    ) -> solvers.Attempt:
+    ) -> solvers.StepResult:
         change = (field(t + dt, y + dt * first) - first) * dt / 2
-        return solvers.Attempt(y + dt * first + change, error=change)
+        return solvers.StepResult(y + dt * first + change, error=change)
 
 
-@dataclass(frozen=True)
-class Trapezoid(solvers.NativeSolver):
+class Trapezoid(solvers.NativeSolver, method=TrapezoidStep(), step_size=solvers.PID()):
     """Heun's method with error control."""
-
-    steps: int | None = None
-    step_size: solvers.StepSizeRule = solvers.PID()
-    method = TrapezoidStep()
 
 
 class LawsonStep(solvers.SemilinearMethod):
@@ -70,15 +60,12 @@ class LawsonStep(solvers.SemilinearMethod):
 
     def step(
         self, field: Any, t: Tensor, y: Tensor, dt: float | Tensor, first: Tensor
-    ) -> solvers.Attempt:
+    ) -> solvers.StepResult:
         half = torch.exp(-torch.as_tensor(field.rate * dt / 2)).to(y.dtype)
         middle = half * (y + dt / 2 * field.rate * first)
         target = field.target(t + dt / 2, middle.to(y.dtype))
-        return solvers.Attempt((half * half * y + half * dt * field.rate * target).to(y.dtype))
+        return solvers.StepResult((half * half * y + half * dt * field.rate * target).to(y.dtype))
 
 
-@dataclass(frozen=True)
-class Lawson(solvers.NativeSolver):
+class Lawson(solvers.NativeSolver, method=LawsonStep()):
     """Exponential midpoint of Lawson."""
-
-    method = LawsonStep()

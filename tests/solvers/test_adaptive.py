@@ -17,7 +17,7 @@ from solvers import (
     PID,
     Bosh3,
     Checkpointing,
-    Dopri5,
+    DormandPrince,
     Heun,
     HeunEuler,
     NativeSolver,
@@ -30,7 +30,7 @@ F64 = torch.float64
 SOLVERS = [
     HeunEuler(step_size=PID(1e-3, 1e-3)),
     Bosh3(),
-    Dopri5(),
+    DormandPrince(),
     Tsit5(),
     ETDRK2(steps=None, step_size=PID(1e-3, 1e-3)),
 ]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import solvers
-from solvers import ETDRK2, PID, RK4, BacksolveAdjoint, Bosh3, Checkpointing, Dopri5
+from solvers import ETDRK2, PID, BacksolveAdjoint, Bosh3, Checkpointing, ClassicRK4, DormandPrince
 from tests.solvers.fields import liquid_field
 
 TIGHT = PID(1e-10, 1e-10)
@@ -49,9 +49,9 @@ def gradients(solver: solvers.Solver, p: dict[str, Tensor], field: object = None
 @pytest.mark.parametrize(
     ("solver", "tolerance"),
     [
-        (Dopri5(step_size=TIGHT, gradient=BacksolveAdjoint()), 1e-7),
-        (RK4(steps=200, gradient=BacksolveAdjoint()), 1e-7),
-        (Dopri5(step_size=TIGHT, gradient=BacksolveAdjoint(RK4(steps=100))), 1e-5),
+        (DormandPrince(step_size=TIGHT, gradient=BacksolveAdjoint()), 1e-7),
+        (ClassicRK4(steps=200, gradient=BacksolveAdjoint()), 1e-7),
+        (DormandPrince(step_size=TIGHT, gradient=BacksolveAdjoint(ClassicRK4(steps=100))), 1e-5),
         (Bosh3(step_size=PID(1e-8, 1e-8), gradient=BacksolveAdjoint()), 1e-5),
     ],
     ids=lambda value: type(value).__name__,
@@ -60,7 +60,7 @@ def test_gradients_agree_with_those_through_the_steps(
     solver: solvers.Solver, tolerance: float
 ) -> None:
     p = problem()
-    expected = gradients(Dopri5(step_size=TIGHT), p)
+    expected = gradients(DormandPrince(step_size=TIGHT), p)
     for found, wanted in zip(gradients(solver, p), expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
 
@@ -72,8 +72,8 @@ def test_gradients_of_the_arguments_of_a_field_with_compaction() -> None:
         2 * p["bias"],
         p["rate"],
     )
-    expected = gradients(Dopri5(step_size=TIGHT), p)
-    found = gradients(Dopri5(step_size=TIGHT, gradient=BacksolveAdjoint()), p, field)
+    expected = gradients(DormandPrince(step_size=TIGHT), p)
+    found = gradients(DormandPrince(step_size=TIGHT, gradient=BacksolveAdjoint()), p, field)
     for ours, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, wanted, rtol=1e-7, atol=1e-7)
 
@@ -97,7 +97,7 @@ def test_parameters_of_a_module_and_of_a_liquid_field() -> None:
     field = Field()
     grads = []
     for gradient in (solvers.Backpropagation(), BacksolveAdjoint()):
-        y = RK4(steps=100, gradient=gradient).solve(field, y0).y
+        y = ClassicRK4(steps=100, gradient=gradient).solve(field, y0).y
         grads.append(torch.autograd.grad(y.square().sum(), list(field.parameters())))
     for ours, wanted in zip(grads[1], grads[0], strict=True):
         torch.testing.assert_close(ours, wanted, rtol=1e-6, atol=1e-7)
@@ -107,9 +107,9 @@ def test_parameters_of_a_module_and_of_a_liquid_field() -> None:
     for tensor in tensors:
         tensor.requires_grad_()
     state = torch.zeros(4, 5, dtype=torch.float64)
-    through = Dopri5(step_size=TIGHT).solve(liquid, state).y
+    through = DormandPrince(step_size=TIGHT).solve(liquid, state).y
     expected = torch.autograd.grad(through.square().sum(), tensors)
-    back = ETDRK2(steps=400, gradient=BacksolveAdjoint(Dopri5(step_size=TIGHT)))
+    back = ETDRK2(steps=400, gradient=BacksolveAdjoint(DormandPrince(step_size=TIGHT)))
     found = torch.autograd.grad(back.solve(liquid, state).y.square().sum(), tensors)
     for ours, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, wanted, rtol=1e-3, atol=1e-5)
@@ -128,7 +128,7 @@ def test_memory_does_not_grow_with_the_steps() -> None:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            RK4(steps, gradient=gradient).solve(lambda t, y: torch.tanh(y @ weight), y0)
+            ClassicRK4(steps, gradient=gradient).solve(lambda t, y: torch.tanh(y @ weight), y0)
         return kept
 
     assert saved(BacksolveAdjoint(), 40) == saved(BacksolveAdjoint(), 10)
@@ -146,13 +146,15 @@ def test_what_it_cannot_do_is_said() -> None:
     with pytest.raises(ValueError, match=r"explicit Runge-Kutta method: BacksolveAdjoint\(solver="):
         ETDRK2(gradient=BacksolveAdjoint()).solve(semilinear, y0)
     with pytest.raises(ValueError, match="no event and no t_eval of each sample"):
-        RK4(gradient=BacksolveAdjoint()).solve(field, y0, t_eval=torch.rand(1, 3))
-    y = RK4(gradient=BacksolveAdjoint()).solve(field, y0).y
+        ClassicRK4(gradient=BacksolveAdjoint()).solve(field, y0, t_eval=torch.rand(1, 3))
+    y = ClassicRK4(gradient=BacksolveAdjoint()).solve(field, y0).y
     (grad,) = torch.autograd.grad(y.square().sum(), weight, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.sum().backward()
     with pytest.raises(ValueError, match=r"does not work under torch\.compile and function"):
-        torch.func.vmap(lambda y: RK4(gradient=BacksolveAdjoint()).solve(field, y).y)(y0[None])
+        torch.func.vmap(lambda y: ClassicRK4(gradient=BacksolveAdjoint()).solve(field, y).y)(
+            y0[None]
+        )
 
 
 def test_by_name() -> None:

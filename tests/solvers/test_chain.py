@@ -9,7 +9,7 @@ from torch import Tensor
 import solvers
 from liquid_ode.cells import LiquidField
 from solvers import (
-    Dopri5,
+    DormandPrince,
     Euler,
     ExponentialEuler,
     Heun,
@@ -25,7 +25,7 @@ from tests.solvers.fields import is_taped
 
 RELAXATIONS = [Euler(steps=3), Euler(steps=3, step_size=Uniform()), ExponentialEuler(steps=2)]
 RELAXATIONS += [SemiImplicitEuler(steps=3)]
-OTHERS = [Heun(steps=2), Dopri5(), TorchDiffEq("rk4", steps=3)]
+OTHERS = [Heun(steps=2), DormandPrince(), TorchDiffEq("rk4", steps=3)]
 B, H, T = 5, 4, 3
 
 
@@ -168,7 +168,7 @@ def test_quasilinear_fields_with_every_kind_of_method() -> None:
     # v = y^2 obeys dv/dt = -4 v (1 + v), whose solution is v / (1 + v) = c exp(-4 t)
     ratio = y0.square() / (1 + y0.square()) * torch.tensor(-4.0).double().exp()
     exact = y0.sign() * (ratio / (1 - ratio)).sqrt()
-    for solver in (Dopri5(), Heun(steps=200), TorchDiffEq("rk4", steps=50)):
+    for solver in (DormandPrince(), Heun(steps=200), TorchDiffEq("rk4", steps=50)):
         torch.testing.assert_close(solver.solve(field, y0).y, exact, rtol=1e-3, atol=1e-4)
     for name in ("semi_implicit_euler", "exponential_euler", "uniform_euler"):
         errors = [

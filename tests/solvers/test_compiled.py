@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from solvers import ETDRK2, PID, Dopri5, Euler, HeunEuler, ParameterisedField
+from solvers import ETDRK2, PID, DormandPrince, Euler, HeunEuler, ParameterisedField
 from solvers.loop import step as trial
 from tests.solvers.fields import liquid_field
 
@@ -39,7 +39,7 @@ def test_the_same_solution() -> None:
 
 def test_gradients_go_through_steps_that_are_not_compiled() -> None:
     rates = torch.tensor([[0.5], [2.0]], dtype=torch.float64, requires_grad=True)
-    solver = Dopri5(step_size=PID(1e-9, 1e-9), compiled=True)
+    solver = DormandPrince(step_size=PID(1e-9, 1e-9), compiled=True)
     y = solver.solve(lambda t, y: -rates * y, torch.ones(2, 1, dtype=torch.float64)).y
     (grad,) = torch.autograd.grad(y.sum(), rates)
     torch.testing.assert_close(grad, -torch.exp(-rates.detach()), rtol=1e-7, atol=1e-7)

@@ -13,10 +13,9 @@ from torch import Tensor
 import solvers
 from solvers import (
     PID,
-    RK4,
     BudgetRule,
     ButcherTableau,
-    Dopri5,
+    DormandPrince,
     Heun,
     RungeKutta,
     Solution,
@@ -66,7 +65,7 @@ def test_wrong_coefficients_fail() -> None:
     wrong = RungeKutta(replace(rk4, b=(1 / 3, 1 / 6, 1 / 6, 1 / 3)))
     rejects(testing.check_order, wrong, r"should converge with order 4, but .* steps\^-[12]\.")
     # Of a coefficient that only one condition of order 5 notices.
-    dopri5 = Dopri5.method.tableau  # type: ignore[attr-defined]
+    dopri5 = DormandPrince.method.tableau  # type: ignore[attr-defined]
     row = list(dopri5.a[4])
     row[0], row[1] = row[0] + 1e-3, row[1] - 1e-3
     wrong = RungeKutta(replace(dopri5, a=(*dopri5.a[:4], tuple(row), dopri5.a[5])))
@@ -76,7 +75,7 @@ def test_wrong_coefficients_fail() -> None:
 
 
 def test_a_wrong_interpolant_fails() -> None:
-    tableau = Dopri5.method.tableau  # type: ignore[attr-defined]
+    tableau = DormandPrince.method.tableau  # type: ignore[attr-defined]
     line = tuple((weight, 0.0, 0.0, 0.0) for weight in tableau.b)
     wrong = RungeKutta(replace(tableau, interpolant=line))
     rejects(testing.check_dense_output, wrong, "should have order 4 between its steps too")
@@ -107,7 +106,7 @@ def test_steps_that_depend_on_the_batch_fail() -> None:
 class MeanStep(ShuOsherStep):
     """Mixes the batch, where a sum over samples was meant to be one over elements."""
 
-    def step(self, field: Any, t: Tensor, y: Tensor, dt: Any, first: Tensor) -> solvers.Attempt:
+    def step(self, field: Any, t: Tensor, y: Tensor, dt: Any, first: Tensor) -> solvers.StepResult:
         attempt = super().step(field, t, y, dt, first)
         return attempt._replace(y=attempt.y + 0 * attempt.y.mean(0))
 
@@ -141,7 +140,7 @@ def test_float64_that_was_not_asked_for_fails() -> None:
 
 
 class Detached(ShuOsherStep):
-    def step(self, field: Any, t: Tensor, y: Tensor, dt: Any, first: Tensor) -> solvers.Attempt:
+    def step(self, field: Any, t: Tensor, y: Tensor, dt: Any, first: Tensor) -> solvers.StepResult:
         return super().step(field, t, y, dt, first.detach())
 
 
@@ -224,7 +223,7 @@ class WrongBudget(Wrapped):
 class UntimelyStep(ShuOsherStep):
     """Its times are two vectors too many."""
 
-    def step(self, field: Any, t: Tensor, y: Tensor, dt: Any, first: Tensor) -> solvers.Attempt:
+    def step(self, field: Any, t: Tensor, y: Tensor, dt: Any, first: Tensor) -> solvers.StepResult:
         return super().step(lambda t, y: field(t.expand_as(y), y), t, y, dt, first)
 
 
@@ -248,7 +247,7 @@ class Careless(PID):
 
 
 def test_a_tolerance_that_is_not_kept_fails() -> None:
-    solver = Dopri5(step_size=Careless())
+    solver = DormandPrince(step_size=Careless())
     rejects(testing.check_tolerance, solver, "should keep the error below|fall about as")
     with pytest.raises(ValueError, match="must be a dataclass with the fields rtol, atol"):
         testing.check_tolerance(Wrapped())

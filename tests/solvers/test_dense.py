@@ -14,10 +14,10 @@ import solvers
 from solvers import (
     ETDRK2,
     PID,
-    RK4,
     Bosh3,
     Checkpointing,
-    Dopri5,
+    ClassicRK4,
+    DormandPrince,
     Euler,
     ExponentialEuler,
     Heun,
@@ -32,11 +32,11 @@ LOOSE = PID(1e-3, 1e-3)
 CONTROLLED = [
     HeunEuler(step_size=LOOSE),
     Bosh3(),
-    Dopri5(),
+    DormandPrince(),
     Tsit5(),
     ETDRK2(steps=None, step_size=LOOSE),
 ]
-BUDGETS = [Euler(steps=6), Euler(steps=6, step_size=Uniform()), Heun(steps=6), RK4(steps=6)]
+BUDGETS = [Euler(steps=6), Euler(steps=6, step_size=Uniform()), Heun(steps=6), ClassicRK4(steps=6)]
 KEEPERS = [*CONTROLLED, *BUDGETS, ExponentialEuler(steps=6), ETDRK2(steps=6)]
 
 
@@ -56,7 +56,7 @@ def path(solver: NativeSolver, y0: Tensor, t_eval: Any, **more: Any) -> Tensor:
 
 # The order of a step's path is that of its error less one: of the method's own polynomial, of the
 # cubic Hermite that the others have, and of the line that methods of order 1 have.
-PATHS = {Dopri5: 4, Tsit5: 4, RK4: 3, Bosh3: 3, Heun: 2, Euler: 1}
+PATHS = {DormandPrince: 4, Tsit5: 4, RK4: 3, Bosh3: 3, Heun: 2, Euler: 1}
 
 
 @pytest.mark.parametrize(("kind", "order"), PATHS.items(), ids=str)

@@ -15,7 +15,7 @@ from solvers import (
     PID,
     Bosh3,
     Checkpointing,
-    Dopri5,
+    DormandPrince,
     Event,
     HeunEuler,
     ParameterisedField,
@@ -28,7 +28,7 @@ TIGHT = PID(1e-8, 1e-8)
 SOLVERS = [
     HeunEuler(step_size=PID(1e-5, 1e-5)),
     Bosh3(step_size=PID(1e-7, 1e-7)),
-    Dopri5(step_size=TIGHT),
+    DormandPrince(step_size=TIGHT),
     Tsit5(step_size=TIGHT),
     ETDRK2(steps=None, step_size=PID(1e-6, 1e-6)),
 ]
@@ -89,7 +89,7 @@ def test_without_a_crossing_the_time_is_nan_and_the_state_that_of_t1() -> None:
 def test_direction(direction: int, expected: float) -> None:
     y0 = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     event = Event(lambda t, y: y[:, 0], direction)
-    solution = Dopri5(step_size=TIGHT).solve(bounce, y0, (0.0, 6.0), event=event)
+    solution = DormandPrince(step_size=TIGHT).solve(bounce, y0, (0.0, 6.0), event=event)
     assert solution.event_time is not None
     assert float(solution.event_time) == pytest.approx(expected, abs=1e-7)
     sine = math.sin(expected)
@@ -134,7 +134,7 @@ def test_event_does_not_depend_on_the_batch() -> None:
 @pytest.mark.parametrize("gradient", [solvers.Backpropagation(), Checkpointing()], ids=repr)
 def test_gradients_of_time_and_state(gradient: solvers.GradientMode) -> None:
     """With y = y0 exp(-r t) and a threshold c: the time is log(y0 / c) / r, the state is c."""
-    solver = Dopri5(step_size=TIGHT, gradient=gradient)
+    solver = DormandPrince(step_size=TIGHT, gradient=gradient)
     y0 = torch.tensor([[1.0], [1.5], [0.8]], dtype=torch.float64, requires_grad=True)
     rates = torch.tensor([[0.9], [2.0], [0.1]], dtype=torch.float64, requires_grad=True)
     limit = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
@@ -160,7 +160,7 @@ def test_gradient_of_a_component_that_is_not_on_the_surface() -> None:
     y0 = torch.stack([torch.cos(angle), torch.sin(angle)], 1)
     speed = torch.tensor(1.7, dtype=torch.float64, requires_grad=True)
     event = Event(lambda t, y: y[:, 1] - 0.6 * t.view(-1))
-    solution = Dopri5(step_size=TIGHT).solve(
+    solution = DormandPrince(step_size=TIGHT).solve(
         lambda t, y: speed * bounce(t, y), y0, (0.0, 3.0), event=event
     )
     time = solution.event_time
@@ -260,7 +260,12 @@ def test_what_is_refused() -> None:
         Tsit5().solve(decay_field(RATES), ONES, event=wrong)
     with pytest.raises(ValueError, match="it returned float"):
         Tsit5().solve(decay_field(RATES), ONES, event=Event(lambda t, y: 0.5))  # type: ignore[arg-type,return-value]
-    budgets = (solvers.Euler(), solvers.Heun(), solvers.RK4(), solvers.Dopri5(5, solvers.Uniform()))
+    budgets = (
+        solvers.Euler(),
+        solvers.Heun(),
+        solvers.ClassicRK4(),
+        solvers.DormandPrince(5, solvers.Uniform()),
+    )
     for solver in budgets:
         with pytest.raises(ValueError, match="events need error control: take step_size=PID"):
             solver.solve(decay_field(RATES), ONES, event=Event(below_half))

@@ -19,7 +19,7 @@ from solvers import (
     STEP_UNDERFLOW,
     Bosh3,
     Checkpointing,
-    Dopri5,
+    DormandPrince,
     Heun,
     HeunEuler,
     NativeSolver,
@@ -49,7 +49,7 @@ KINDS = torch.tensor([[0.0], [1.0], [2.0], [3.0], [0.0]], dtype=F64)
 EXPECTED = [0, NON_FINITE, STEP_UNDERFLOW, MAX_STEPS, 0]
 
 
-@pytest.mark.parametrize("solver", [Bosh3(), Dopri5(), Tsit5()], ids=kind_of)
+@pytest.mark.parametrize("solver", [Bosh3(), DormandPrince(), Tsit5()], ids=kind_of)
 def test_each_sample_has_its_own_status(solver: NativeSolver) -> None:
     solver = replace(solver, step_size=PID(1e-3, 1e-3, max_steps=500))
     field, y0 = ParameterisedField(trouble, KINDS), torch.ones(5, 2, dtype=F64)
@@ -72,7 +72,9 @@ def test_each_sample_has_its_own_status(solver: NativeSolver) -> None:
         assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("solver", [Bosh3(), Dopri5(), Tsit5(), ETDRK2(None, PID())], ids=kind_of)
+@pytest.mark.parametrize(
+    "solver", [Bosh3(), DormandPrince(), Tsit5(), ETDRK2(step_size=PID())], ids=kind_of
+)
 def test_nan_from_the_start(solver: NativeSolver) -> None:
     y0 = torch.tensor([[1.0, 1.0], [math.nan, 1.0], [1.0, math.inf]], dtype=F64)
     field = SemilinearField(lambda t, y: torch.zeros_like(y), 1.0)
@@ -149,11 +151,11 @@ class Sharing(solvers.Method):
 
     def step(
         self, field: Any, t: Tensor, y: Tensor, dt: float | Tensor, first: Tensor
-    ) -> solvers.Attempt:
+    ) -> solvers.StepResult:
         euler = y + dt * first
         last = field(t + dt, euler)
         error = (last - first) * (dt / 2)
-        return solvers.Attempt(euler + torch.sin(error), error)
+        return solvers.StepResult(euler + torch.sin(error), error)
 
 
 def test_the_controller_leaves_what_the_method_gave_it_alone() -> None:
@@ -161,7 +163,7 @@ def test_the_controller_leaves_what_the_method_gave_it_alone() -> None:
         method = Sharing()
 
     y0 = torch.tensor([[1.0], [2.0]], dtype=F64, requires_grad=True)
-    solution = Own(None, PID(1e-6, 1e-6)).solve(lambda t, y: -y, y0)
+    solution = Own(step_size=PID(1e-6, 1e-6)).solve(lambda t, y: -y, y0)
     (grad,) = torch.autograd.grad(solution.y.sum(), y0)
     expected = torch.full_like(y0, math.exp(-1))
     torch.testing.assert_close(grad, expected, rtol=1e-4, atol=1e-4)

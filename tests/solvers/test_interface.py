@@ -17,12 +17,10 @@ SEMILINEAR = {
     "semi_implicit_euler",
     "etdrk2",
     "etdrk4",
-    "batched_etdrk2",
-    "batched_etdrk4",
 }
 ALL = [*solvers.names(), "torchdiffeq:bosh3"]
 # Solved by other paths than a plain field's: relaxations, a selectable field.
-LIQUID = ["euler", "uniform_euler", "heun", "exponential_euler", "etdrk2", "batched_tsit5"]
+LIQUID = ["euler", "uniform_euler", "heun", "exponential_euler", "etdrk2", "tsit5"]
 STAGES = {
     "midpoint": 2,
     "heun": 2,
@@ -114,7 +112,7 @@ def test_torchdiffeq_failures_become_statuses() -> None:
         TorchDiffEq("dopri5").solve(lambda t, y: y * math.nan, torch.ones(2, 1))
 
 
-@pytest.mark.parametrize("name", ["euler", "classic_rk4", "batched_tsit5", "rk4", "dopri5"])
+@pytest.mark.parametrize("name", ["euler", "classic_rk4", "tsit5", "rk4", "dopri5"])
 def test_bad_fields(name: str) -> None:
     solver, y0 = solvers.get(name), torch.ones(2, 3)
     with pytest.raises(ValueError, match=r"\(2, 3\) torch.float32; it returned \(3,\)"):

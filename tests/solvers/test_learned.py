@@ -12,7 +12,7 @@ from torch import Tensor
 
 import solvers
 from liquid_ode import LiquidCell, create_model
-from solvers import LearnedMethod, LearnedSolver, RecordedProblem, testing
+from solvers import LearnedMethod, LearnedSolver, Problem, testing
 from solvers.learned.solver import FixedSteps
 from tests.solvers.fields import liquid_field
 
@@ -39,12 +39,12 @@ def learned(*numbers: int, kind: str = "exponential") -> LearnedSolver:
     return LearnedSolver([method(kind, number) for number in numbers or (3, 5)])
 
 
-def liquid(seed: int, *, zero: bool = False) -> RecordedProblem:
+def liquid(seed: int, *, zero: bool = False) -> Problem:
     """A random liquid field of the suite that the contracts speak of."""
     field = liquid_field(seed=seed, tau=(0.1, 5.0))
     generator = torch.Generator().manual_seed(seed)
     y0 = 2 * torch.rand(64, 32, generator=generator, dtype=torch.float64) - 1
-    return RecordedProblem(field, 0 * y0 if zero else y0)
+    return Problem(field, 0 * y0 if zero else y0)
 
 
 # ---- The steps -----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from solvers import (
     PID,
     STEP_UNDERFLOW,
     Bosh3,
-    Dopri5,
+    DormandPrince,
     Heun,
     HeunEuler,
     NativeSolver,
@@ -174,7 +174,7 @@ def test_steps_and_rules_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="PID chooses its own number of steps, so steps must be"):
         Tsit5(steps=5)
     with pytest.raises(ValueError, match="PID needs a method that estimates its error"):
-        solvers.RK4(steps=None, step_size=PID())
+        solvers.ClassicRK4(steps=None, step_size=PID())
     with pytest.raises(ValueError, match="Uniform needs a number of steps, such as steps=5"):
         Heun(steps=None)
     with pytest.raises(ValueError, match="step_size must be a rule"):
@@ -187,9 +187,9 @@ def test_steps_and_rules_that_do_not_fit() -> None:
 @pytest.mark.parametrize(
     ("solver", "method", "tolerance"),
     [
-        (Dopri5(), "RK45", 1e-4),
-        (Dopri5(), "RK45", 1e-6),
-        (Dopri5(), "RK45", 1e-8),
+        (DormandPrince(), "RK45", 1e-4),
+        (DormandPrince(), "RK45", 1e-6),
+        (DormandPrince(), "RK45", 1e-8),
         (Bosh3(), "RK23", 1e-4),
         (Bosh3(), "RK23", 1e-6),
     ],

@@ -26,7 +26,7 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("name", suite.names())
 def test_the_reference_is_what_another_method_finds(name: str) -> None:
     problem = suite.problem(name, dtype=torch.float64)
-    tight = solvers.get("batched_tsit5", rtol=1e-9, atol=1e-10)
+    tight = solvers.get("tsit5", rtol=1e-9, atol=1e-10)
     solution = tight.solve(problem.field, problem.y0, problem.span)
     assert problem.error(solution.y) < 1e-7
     assert problem.reference.shape == problem.y0.shape

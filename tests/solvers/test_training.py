@@ -13,7 +13,7 @@ import torch
 import solvers
 from liquid_ode import LiquidCell
 from liquid_ode.training import Reporter, TrainConfig, load_run, train
-from solvers import LearnedMethod, LearnedSolver, RecordedProblem, Recorder, suite
+from solvers import LearnedMethod, LearnedSolver, Problem, Recorder, suite
 from tests.runs import draw_images, load_script, small_config
 from tests.solvers.fields import liquid_field
 
@@ -40,12 +40,12 @@ def learned(*numbers: int, kind: str = "exponential") -> LearnedSolver:
     return LearnedSolver([method(kind, number) for number in numbers or (3, 5)])
 
 
-def liquid(seed: int, *, zero: bool = False) -> RecordedProblem:
+def liquid(seed: int, *, zero: bool = False) -> Problem:
     """A random liquid field of the suite that the contracts speak of."""
     field = liquid_field(seed=seed, tau=(0.1, 5.0))
     generator = torch.Generator().manual_seed(seed)
     y0 = 2 * torch.rand(64, 32, generator=generator, dtype=torch.float64) - 1
-    return RecordedProblem(field, 0 * y0 if zero else y0)
+    return Problem(field, 0 * y0 if zero else y0)
 
 
 # ---- Recording -----------------------------------------------------------------------------------
@@ -136,24 +136,24 @@ def test_training_repeats_and_splits() -> None:
 def test_plain_fields_get_an_explicit_method() -> None:
     problems = [suite.problem("pendulum", seed=seed) for seed in range(4)]
     problems = [*problems, suite.problem("pendulum", seed=9, dtype=torch.float64)]
-    recorded = [RecordedProblem(p.field, p.y0, (0.0, 2.0)) for p in problems]
+    recorded = [Problem(p.field, p.y0, (0.0, 2.0)) for p in problems]
     solver = solvers.train_solver(recorded[:4], [6], held_out=recorded[4:])
     assert solver.kind == "explicit"
     assert solver.errors[6]["held_out"] < 0.1 * solver.errors[6]["untrained"]
-    (eight,) = solvers.relative_errors({"rk4": solvers.RK4(steps=2)}, recorded[4:]).values()
+    (eight,) = solvers.relative_errors({"rk4": solvers.ClassicRK4(steps=2)}, recorded[4:]).values()
     assert solver.errors[6]["held_out"] < 0.7 * eight
 
 
 def test_a_semilinear_field_that_keeps_its_type_is_trained_in_it() -> None:
     problem = suite.problem("forced", dtype=torch.float32)
-    train_on = RecordedProblem(problem.field, problem.y0, problem.span)
+    train_on = Problem(problem.field, problem.y0, problem.span)
     solver = solvers.train_solver([train_on], [4], held_out=[train_on])
     assert solver.kind == "exponential"
     assert solver.errors[4]["held_out"] < 0.2 * solver.errors[4]["untrained"]
 
 
 def test_training_says_what_it_cannot_do() -> None:
-    problem = RecordedProblem(lambda t, y: -y, torch.ones(2, 1))
+    problem = Problem(lambda t, y: -y, torch.ones(2, 1))
     with pytest.raises(ValueError, match="1 problems to train on and 0 held out"):
         solvers.train_solver([problem])
     with pytest.raises(ValueError, match="0 problems to train on"):
@@ -166,7 +166,7 @@ def test_training_says_what_it_cannot_do() -> None:
         solvers.train_solver([problem], starts=0, held_out=[problem])
     with pytest.raises(ValueError, match="need at least one problem"):
         solvers.relative_errors({}, [])
-    wild = RecordedProblem(lambda t, y: -(y**3), torch.full((2, 1), 100.0))
+    wild = Problem(lambda t, y: -(y**3), torch.full((2, 1), 100.0))
     with pytest.raises(ValueError, match="4 evaluations are too few for these problems"):
         solvers.train_solver([wild], [4], held_out=[wild])
     assert solvers.relative_errors({"heun": solvers.Heun(3)}, [wild]) == {"heun": math.inf}

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from liquid_ode.cells import LiquidCell, LiquidField
 from solvers import (
     ETDRK2,
-    RK4,
     Checkpointing,
-    Dopri5,
+    ClassicRK4,
+    DormandPrince,
     Euler,
     ExponentialEuler,
     GradientScaled,
@@ -29,7 +29,7 @@ SOLVERS = [
     Euler(steps=3, step_size=Uniform()),
     Heun(steps=3),
     Heun(steps=3, step_size=GradientScaled()),
-    RK4(steps=2),
+    ClassicRK4(steps=2),
     ExponentialEuler(steps=3),
     SemiImplicitEuler(steps=3),
     ETDRK2(steps=2),
@@ -124,7 +124,7 @@ def test_checkpointing_under_a_compiler() -> None:
 
 
 def test_error_control_under_a_compiler_is_refused() -> None:
-    compiled = torch.compile(lambda y: Dopri5().solve(Drift(), y).y, backend="eager")
+    compiled = torch.compile(lambda y: DormandPrince().solve(Drift(), y).y, backend="eager")
     with pytest.raises(ValueError, match="error control chooses its steps by the data"):
         compiled(states())
 

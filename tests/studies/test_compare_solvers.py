@@ -95,7 +95,7 @@ def test_the_problems_that_cells_meet(run: Path) -> None:
         assert problem.y0.shape == (10, 4)
         solve = own[name].solve(problem.field, problem.y0, problem.span)
         assert 1e-4 < problem.error(solve.y) < 0.5
-        tight = solvers.get("batched_dopri5", rtol=1e-6, atol=1e-7)
+        tight = solvers.get("dormand_prince", rtol=1e-6, atol=1e-7)
         assert problem.error(tight.solve(problem.field, problem.y0, problem.span).y) < 1e-5
     few = solver_swap.met_problems(diffusion, noisy(diffusion), cells=3)
     assert list(few) == [list(own)[index] for index in (0, 2, 5)]
@@ -106,7 +106,7 @@ def test_the_problems_that_cells_meet(run: Path) -> None:
 def test_a_field_that_is_not_known_inside_has_a_reference_too() -> None:
     problem = decay()
     field = solvers.SemilinearField(lambda t, y: torch.zeros_like(y), 1.0)
-    met = solvers.RecordedProblem(field, problem.y0.float(), problem.span)
+    met = solvers.Problem(field, problem.y0.float(), problem.span)
     found = solver_swap._reference(met)
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, problem.reference, rtol=3e-6, atol=0)

@@ -23,7 +23,7 @@ from studies.sequences import (
     split,
 )
 
-ACCURATE = solvers.Dopri5(step_size=solvers.PID(rtol=1e-9, atol=1e-9))
+ACCURATE = solvers.DormandPrince(step_size=solvers.PID(rtol=1e-9, atol=1e-9))
 
 
 def swings(count: int = 64, **settings: object) -> PendulumSequences:

@@ -118,7 +118,7 @@ def test_liquid_and_residual_blocks_have_as_many_parameters(script: ModuleType) 
         (["--solver", "exponential_euler"], 3),
         (["--solver", "heun", "--solver-steps", "2"], 2),
         (["--solver", "torchdiffeq:midpoint"], 3),
-        (["--solver", "batched_dopri5"], None),
+        (["--solver", "dormand_prince"], None),
     ],
 )
 def test_solvers_by_name(script: ModuleType, words: list[str], steps: int | None) -> None:

@@ -44,7 +44,7 @@ def test_rows_hold_the_closed_form_errors() -> None:
 def test_evaluations_are_the_mean_over_samples() -> None:
     rates = torch.tensor([[1.0], [100.0]], dtype=torch.float64)
     field = solvers.ParameterisedField(lambda t, y, rates: -rates * y, rates)
-    entry = work_precision.candidates("batched_tsit5", tolerances=[1e-3])[0]
+    entry = work_precision.candidates("tsit5", tolerances=[1e-3])[0]
     solution = entry.solver.solve(field, decay().y0)
     counts = solution.stats.nfe
     assert isinstance(counts, Tensor)
@@ -117,8 +117,8 @@ def test_looks_tell_solvers_apart() -> None:
     looks = {name: plots.style_of(name) for name in solvers.names()}
     assert len(set(looks.values())) == len(looks)
     assert looks["dopri5"].dashes == "--"
-    assert looks["batched_dopri5"].dashes == "-"
-    assert looks["batched_dopri5"].hollow
+    assert looks["dormand_prince"].dashes == "-"
+    assert looks["dormand_prince"].hollow
     assert not looks["heun"].hollow
     assert plots.style_of("torchdiffeq:midpoint").dashes == "--"
     assert plots.style_of("learned:a.safetensors").dashes == "-"

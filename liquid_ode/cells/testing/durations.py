@@ -78,7 +78,7 @@ def check_durations(make: Make, *, per_sample: bool = True) -> None:
     with torch.no_grad():
         if has_budget(cell.solver):
             _check_chain(cell, x, h0, durations)
-            accurate = solvers.get("batched_dopri5", rtol=1e-9, atol=1e-9)
+            accurate = solvers.get("dormand_prince", rtol=1e-9, atol=1e-9)
         else:
             accurate = with_tolerance(cell.solver, 1e-9)
         tolerance = ACCURATE if per_sample else 100 * ACCURATE
