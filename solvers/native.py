@@ -13,7 +13,7 @@ from solvers.checks import check_steps
 from solvers.fields.base import VectorField, fitted
 from solvers.fields.wrappers import OneSystemsEvent, as_one_system, in_half_precision
 from solvers.gradients.modes import Backpropagation, GradientMode
-from solvers.loop.integration import UNREADABLE, Integration
+from solvers.loop.integration import Integration
 from solvers.loop.problem import Problem
 from solvers.methods.base import Method
 from solvers.solution import Solution, Stats, all_finite, all_succeeded, batch_shape
@@ -141,8 +141,6 @@ class NativeSolver(Solver):
         rule, y0 = self.step_size, problem.y0
         if y0.numel() == 0:
             return _nothing_to_solve(problem)
-        if rule.controlled and torch.compiler.is_compiling():
-            raise ValueError(UNREADABLE)
         if problem.event is not None and not rule.controlled:
             raise ValueError(
                 "events need error control: take tolerances, as DormandPrince and Tsit5 do"
@@ -153,6 +151,8 @@ class NativeSolver(Solver):
 
     def _solve_batch(self, problem: Problem) -> Solution:
         if self.step_size.controlled:
+            if torch.compiler.is_compiling():  # the steps depend on the data: beside the graph
+                return torch.compiler.disable(self._in_full_precision)(problem)
             return self._in_full_precision(problem)
         return self.gradient.solve(self._integration(problem))
 

@@ -208,7 +208,8 @@ class _Adjoint:
         return torch.stack((-slope.detach(), pulled), 1)
 
     def select(self, rows: Any) -> _Adjoint:
-        return _Adjoint(select(self.field, rows), self.end, self.sources)
+        with torch.enable_grad():  # the gradient goes to the tensors of all samples
+            return _Adjoint(select(self.field, rows), self.end, self.sources)
 
 
 class _Quadrature:
@@ -327,7 +328,8 @@ def _healthy(
             "BacksolveAdjoint: some samples failed, and the field cannot be asked for the others "
             f"alone. Write it as a solvers.ParameterisedField; or {_OTHERS}"
         )
-    problem = replace(backwards.problem, field=select(backwards.problem.field, rows))
+    with torch.enable_grad():
+        problem = replace(backwards.problem, field=select(backwards.problem.field, rows))
     return replace(backwards, problem=problem), y[rows], grad[rows], rows
 
 

@@ -70,18 +70,34 @@ class _Call(torch.autograd.Function):
         ctx.autocast = device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
         ctx.count = len(tensors)
         ctx.save_for_backward(*tensors, *kept)
+        ctx.save_for_forward(*tensors)
         kept.clear()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # read once: a checkpoint makes them again at each reading
         inputs, kept = saved[: ctx.count], saved[ctx.count :]
-        found: Sequence[Tensor | None]
         if kept and not torch.is_grad_enabled():
-            found = _Gradient.apply(ctx.rule, ctx.count, grad, *inputs, *kept)
-        else:
-            found = _with_graph(ctx.rule, inputs, grad, ctx.autocast)
-        return None, None, None, *found
+            try:
+                return None, None, None, *_Gradient.apply(ctx.rule, ctx.count, grad, *inputs, *kept)
+            except RuntimeError:  # of gradients batched by is_grads_batched, that nothing tells
+                pass
+        # To be differentiated again (create_graph). An input may be made of another, by an earlier
+        # call say: what goes from one to the other out there is not this function's to
+        # differentiate, and torch.func knows its arguments alone.
+        with _autocast(*ctx.autocast):
+            _, pull = torch.func.vjp(ctx.rule.plain, *inputs)
+        return None, None, None, *pull(grad)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        inputs = ctx.saved_tensors[: ctx.count]
+        directions = [
+            torch.zeros_like(x) if tangent is None else tangent
+            for x, tangent in zip(inputs, tangents[-ctx.count :], strict=True)
+        ]
+        _, moved = torch.func.jvp(ctx.rule.plain, tuple(inputs), tuple(directions))
+        return cast(Tensor, moved)
 
     @staticmethod
     def vmap(
@@ -101,7 +117,7 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Nothing: it is not differentiated, since that goes by :func:`_with_graph`."""
+        """Nothing: it is not differentiated, since then `plain` is."""
 
     @staticmethod
     def vmap(
@@ -117,24 +133,6 @@ class _Gradient(torch.autograd.Function):
             found.append(_Gradient.apply(rule, count, *one))
         together = tuple(torch.stack(parts) for parts in zip(*found, strict=True))
         return together, (0,) * len(together)
-
-
-def _with_graph(
-    rule: HandWritten, inputs: Sequence[Tensor], grad: Tensor, autocast: tuple[str, bool, Any]
-) -> list[Tensor | None]:
-    """The same gradients by ordinary operations, to be differentiated again (create_graph)."""
-    with torch.enable_grad(), _autocast(*autocast):
-        # Under names of their own: an input may be made of another, by an earlier call say, and
-        # what goes from one to the other out there is not this function's to differentiate.
-        own = [tensor.view_as(tensor) if tensor.requires_grad else tensor for tensor in inputs]
-        result = rule.plain(*own)
-    wanted = [tensor for tensor in own if tensor.requires_grad]
-    found = iter(
-        torch.autograd.grad(
-            result, wanted, grad, create_graph=torch.is_grad_enabled(), materialize_grads=True
-        )
-    )
-    return [next(found) if tensor.requires_grad else None for tensor in own]
 
 
 @contextmanager

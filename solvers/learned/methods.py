@@ -198,6 +198,8 @@ class LearnedMethod(nn.Module, Method):
     """
 
     order = 2
+    __eq__ = object.__eq__  # its coefficients are tensors
+    __hash__ = object.__hash__
 
     def __init__(self, kind: str, parts: Sequence[int]) -> None:
         super().__init__()

@@ -29,7 +29,13 @@ class StepResult(NamedTuple):
 
 
 class Method(ABC):
-    """How one step is made: stateless. A subclass gives ``order``, ``stages`` and :meth:`step`."""
+    """How one step is made: a value. A subclass gives ``order``, ``stages`` and :meth:`step`."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
 
     @property
     @abstractmethod
