@@ -234,12 +234,10 @@ def evaluate(function: Function, t: Tensor, y: Tensor, what: str = "field(t, y)"
         ValueError: where the result is another, or the function takes the times of several
             samples for one number.
     """
-    if t.ndim == 0:
-        return _checked(function(t, y), y, what)
     try:
         value = function(t, y)
     except (RuntimeError, ValueError, TypeError) as error:
-        if not any(words in str(error) for words in _ONE_NUMBER):
+        if t.ndim == 0 or not any(words in str(error) for words in _ONE_NUMBER):
             raise
         raise ValueError(
             f"{what} took t for one number ({error}). Here every sample has a time of its own, "
@@ -247,7 +245,9 @@ def evaluate(function: Function, t: Tensor, y: Tensor, what: str = "field(t, y)"
             "torch.where(t < a, x, z) for an if. Or let all samples share their steps, and t have "
             "no axes: step_size=PID(shared=True) for error control, Uniform(steps) for equal steps"
         ) from error
-    return _checked(value, y, what)
+    if isinstance(value, tuple):
+        return tuple(check_like(each, y, what) for each in value)
+    return check_like(value, y, what)
 
 
 # How torch words that a tensor of several elements is no number.
@@ -258,9 +258,3 @@ _ONE_NUMBER = (
     "only length-1 arrays can be converted",
     "Boolean value of Tensor with more than one value is ambiguous",
 )
-
-
-def _checked(value: Any, y: Tensor, what: str) -> Any:
-    if isinstance(value, tuple):
-        return tuple(check_like(each, y, what) for each in value)
-    return check_like(value, y, what)

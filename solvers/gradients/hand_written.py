@@ -7,6 +7,8 @@ autocast or traced by a compiler, it has to be the same function. All of that is
 
 from __future__ import annotations
 
+import inspect
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,10 +45,21 @@ class HandWritten(ABC):
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """The result, with its gradient."""
+        if _inside.forward:  # of another, which sees to all this
+            return self.forward(inputs, keep=False)[0]
         if torch.compiler.is_compiling() or any(map(_is_dual, inputs)):
             return self.plain(*inputs)
         keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
         return cast(Tensor, _Call.apply(self, keep, [], *inputs))
+
+
+class _Inside(threading.local):
+    """Whether this thread is in the forward pass of a function."""
+
+    forward = False
+
+
+_inside = _Inside()
 
 
 def _is_dual(tensor: Tensor) -> bool:
@@ -58,36 +71,44 @@ class _Call(torch.autograd.Function):
     """The function itself."""
 
     @staticmethod
-    def forward(rule: HandWritten, keep: bool, kept: list[Tensor], *inputs: Tensor) -> Tensor:
-        result, found = rule.forward(inputs, keep=keep)
-        kept.extend(found)
+    def forward(rule: HandWritten, keep: bool, kept: list[Any], *inputs: Tensor) -> Tensor:
+        _inside.forward = True
+        try:
+            result, found = rule.forward(inputs, keep=keep)
+        finally:
+            _inside.forward = False
+        kept.append(found)
         return result
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.rule, _, kept, *tensors = inputs
+        ctx.rule, ctx.keep, kept, *tensors = inputs
+        if not ctx.keep:
+            return
         device = tensors[0].device.type
         ctx.autocast = device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
         ctx.count = len(tensors)
-        ctx.save_for_backward(*tensors, *kept)
+        ctx.ran = bool(kept)  # not under vmap
+        ctx.save_for_backward(*tensors, *(kept.pop() if kept else ()))
         ctx.save_for_forward(*tensors)
-        kept.clear()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # read once: a checkpoint makes them again at each reading
         inputs, kept = saved[: ctx.count], saved[ctx.count :]
-        if kept and not torch.is_grad_enabled():
+        if ctx.ran and not torch.is_grad_enabled():
             try:
-                return None, None, None, *_Gradient.apply(ctx.rule, ctx.count, grad, *inputs, *kept)
-            except RuntimeError:  # of gradients batched by is_grads_batched, that nothing tells
+                with _autocast(grad.device.type, False, None):
+                    found: Sequence[Tensor] = ctx.rule.backward(inputs, kept, grad)
+                return (None, None, None, *found)
+            except RuntimeError:  # a batch of gradients cannot be written over: see below
                 pass
-        # To be differentiated again (create_graph). An input may be made of another, by an earlier
-        # call say: what goes from one to the other out there is not this function's to
-        # differentiate, and torch.func knows its arguments alone.
+        # To be differentiated again (create_graph), or many at a time (vmap, is_grads_batched). An
+        # input may be made of another, by an earlier call say: what goes from one to the other out
+        # there is not this function's to differentiate, and torch.func knows its arguments alone.
         with _autocast(*ctx.autocast):
-            _, pull = torch.func.vjp(ctx.rule.plain, *inputs)
-        return None, None, None, *pull(grad)
+            pull: Any = torch.func.vjp(ctx.rule.plain, *inputs)[1]
+        return (None, None, None, *pull(grad))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
@@ -96,8 +117,7 @@ class _Call(torch.autograd.Function):
             torch.zeros_like(x) if tangent is None else tangent
             for x, tangent in zip(inputs, tangents[-ctx.count :], strict=True)
         ]
-        _, moved = torch.func.jvp(ctx.rule.plain, tuple(inputs), tuple(directions))
-        return cast(Tensor, moved)
+        return cast(Tensor, torch.func.jvp(ctx.rule.plain, tuple(inputs), tuple(directions))[1])
 
     @staticmethod
     def vmap(
@@ -107,32 +127,8 @@ class _Call(torch.autograd.Function):
         return plain(*inputs), 0
 
 
-class _Gradient(torch.autograd.Function):
-    """The gradient, as a function of its own: vmap turns to it where gradients are batched."""
-
-    @staticmethod
-    def forward(rule: HandWritten, count: int, grad: Tensor, *saved: Tensor) -> tuple[Tensor, ...]:
-        with _autocast(grad.device.type, False, None):
-            return tuple(rule.backward(saved[:count], saved[count:], grad))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Nothing: it is not differentiated, since then `plain` is."""
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[Any, ...], rule: HandWritten, count: int, *tensors: Tensor
-    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        dims = in_dims[2:]
-        found = []
-        for index in range(info.batch_size):
-            one = [
-                tensor if dim is None else tensor.select(dim, index)
-                for tensor, dim in zip(tensors, dims, strict=True)
-            ]
-            found.append(_Gradient.apply(rule, count, *one))
-        together = tuple(torch.stack(parts) for parts in zip(*found, strict=True))
-        return together, (0,) * len(together)
+# Autograd asks for it at every call, and to find it takes longer than a small step.
+_Call.forward.__signature__ = inspect.signature(_Call.forward)  # type: ignore[attr-defined]
 
 
 @contextmanager

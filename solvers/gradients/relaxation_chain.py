@@ -58,12 +58,24 @@ def solve_chain(integration: Integration, fields: Sequence[VectorField]) -> Tens
         return None
     if torch.compiler.is_compiling() or not all(_is_whole(each, y0) for each in fields):
         return None
+    if y0.numel() < _SMALL and not _records(y0, cast(Sequence[RelaxationField], fields)):
+        return None  # nothing to write over that would not be in the cache anyway
     method = integration.method.bind(fields[0]).method
     if not isinstance(method, Relaxation):
         return None
     links = _Links.of(cast(Sequence[RelaxationField], fields))
     chain = _Chain(method, rule, integration.problem.t_span, links.without_tensors())
     return chain(y0, *links.tensors)
+
+
+_SMALL = 2**15
+
+
+def _records(y0: Tensor, fields: Sequence[RelaxationField]) -> bool:
+    """Whether a gradient will be asked for."""
+    return torch.is_grad_enabled() and (
+        y0.requires_grad or any(x.requires_grad for each in fields for x in each.tensors)
+    )
 
 
 def _is_whole(field: VectorField, y0: Tensor) -> bool:

@@ -28,6 +28,7 @@ class ErrorControl(NamedTuple):
     """What PID control remembers of the running samples, each ``(n, 1, ..., 1)``."""
 
     remaining: Tensor
+    """In float64, where the device has it."""
     dt: Tensor
     """The next step, before it is cut at t1."""
     ratio: Tensor
@@ -140,18 +141,18 @@ class PID(StepSizeRule):
         if self.first_step is None:
             dt, evaluations = self._first_step(bound, span, y0.detach(), first.detach()), 2
         else:
-            dt, evaluations = torch.full_like(whole, self.first_step), 1
+            dt, evaluations = per_sample(self.first_step, y0, y0.dtype), 1
         # An estimate may be 0 by chance, as that of Bosh3 is at dt = tau: of a step that is the
         # whole span it would be the only evidence.
         longest = min(self.dt_max or math.inf, (span[1] - span[0]) / 2)
-        ones = torch.ones_like(whole)
+        ones = torch.ones_like(dt)
         control = ErrorControl(
             remaining=whole,
             dt=dt.clamp(min=smallest, max=longest),
             ratio=ones,
             last_ratio=ones if self.proportional or self.derivative else None,
             ratio_before=ones if self.derivative else None,
-            smallest=torch.tensor(smallest, dtype=whole.dtype, device=whole.device),
+            smallest=torch.tensor(smallest, dtype=dt.dtype, device=dt.device),
         )
         return Start(control, first, evaluations)
 
@@ -176,11 +177,12 @@ class PID(StepSizeRule):
         ratio = sample_norm(scaled).mul_(size**-0.5).nan_to_num_(nan=math.inf, posinf=math.inf)
         accepted = ratio <= 1
         factor = self._factor(control, ratio, order, accepted)
-        proposed = torch.minimum(control.dt, control.remaining)  # dt, unrounded
-        next_dt = proposed * factor
+        next_dt = factor.mul_(dt)
         if self.dt_max is not None:
             next_dt.clamp_(max=self.dt_max)
-        remaining = torch.where(accepted, control.remaining - proposed, control.remaining)
+        # Less the step as it was before it was cut at t1, and rounded to the dtype of the state.
+        left = (control.remaining - control.dt).clamp_(min=0)
+        remaining = torch.where(accepted, left, control.remaining)
         last, before = control.last_ratio, control.ratio_before
         if before is not None and last is not None:
             before = torch.where(accepted, last, before)
@@ -238,4 +240,4 @@ class PID(StepSizeRule):
         curved = (0.01 / largest).pow(1 / order)
         step = torch.where(largest <= 1e-15, (guess * 1e-3).clamp(min=1e-6), curved)
         step = torch.minimum(100 * guess, step).nan_to_num(nan=1e-6)
-        return step.clamp(max=span[1] - span[0]).to(time_dtype(y0.device))
+        return step.clamp(max=span[1] - span[0])
