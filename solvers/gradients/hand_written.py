@@ -108,7 +108,7 @@ class _Call(torch.autograd.Function):
         # there is not this function's to differentiate, and torch.func knows its arguments alone.
         with _autocast(*ctx.autocast):
             pull: Any = torch.func.vjp(ctx.rule.plain, *inputs)[1]
-        return (None, None, None, *pull(grad))
+            return (None, None, None, *pull(grad))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:

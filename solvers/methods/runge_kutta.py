@@ -69,7 +69,7 @@ class RungeKutta(Method):
         return Interpolant(y, result.y, dt, None, result.slopes, self.tableau.interpolant)
 
     def bind(self, field: VectorField, *, controlled: bool = False) -> BoundMethod:
-        if self.tableau is EULER and isinstance(field, RelaxationField):
+        if self.tableau == EULER and isinstance(field, RelaxationField):
             return EXPLICIT_EULER.bind(field)  # the same step, in fewer passes
         self.check(field)
         return (_InPlace if controlled else BoundMethod)(self, field)
