@@ -216,7 +216,7 @@ def test_saved_and_copied(tmp_path: Path) -> None:
     torch.manual_seed(9)
     other = LiquidRNN(INPUT, HIDDEN, 2, bidirectional=True, projection=2).double()
     assert not torch.equal(other(x, durations=durations)[0], expected)
-    other.load_state_dict(torch.load(tmp_path / "weights.pt"))
+    other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
     for same in (other, copy.deepcopy(rnn), pickle.loads(pickle.dumps(rnn))):
         assert torch.equal(same(x, durations=durations)[0], expected)
 
