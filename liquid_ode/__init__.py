@@ -6,53 +6,86 @@ in neither torchvision nor matplotlib nor accelerate.
 
 from __future__ import annotations
 
-from importlib import import_module
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "CfCCell": "cells",
-    "ConvLiquidCell": "cells",
-    "ConvLiquidField": "cells",
-    "LiquidCell": "cells",
-    "LiquidField": "cells",
-    "LiquidRNN": "cells",
-    "GatedForm": "cells",
-    "LTCCell": "cells",
-    "LTCField": "cells",
-    "LeCunTanh": "cells",
-    "NoGateForm": "cells",
-    "ODECell": "cells",
-    "PureForm": "cells",
-    "RecurrentCell": "cells",
-    "WiredCfCCell": "cells",
-    "Wiring": "cells",
-    "from_ncps": "cells",
-    "create_model": "models",
-    "model_names": "models",
-    "GaussianDiffusion": "diffusion",
-    "CosineSchedule": "diffusion",
-    "LinearSchedule": "diffusion",
-    "MinSNR": "diffusion",
-    "BatchNormalisedMinSNR": "diffusion",
-    "UniformWeighting": "diffusion",
-    "DDIM": "diffusion",
-    "ProbabilityFlow": "diffusion",
-    "TrainConfig": "training",
-    "load_run": "training",
-    "train": "training",
-}
+__all__ = [
+    "DDIM",
+    "BatchNormalisedMinSNR",
+    "CfCCell",
+    "ConvLiquidCell",
+    "ConvLiquidField",
+    "CosineSchedule",
+    "GatedForm",
+    "GaussianDiffusion",
+    "LTCCell",
+    "LTCField",
+    "LeCunTanh",
+    "LinearSchedule",
+    "LiquidCell",
+    "LiquidField",
+    "LiquidRNN",
+    "MinSNR",
+    "NoGateForm",
+    "ODECell",
+    "ProbabilityFlow",
+    "PureForm",
+    "RecurrentCell",
+    "TrainConfig",
+    "UniformWeighting",
+    "WiredCfCCell",
+    "Wiring",
+    "create_model",
+    "from_ncps",
+    "load_run",
+    "model_names",
+    "train",
+]
 
-__all__ = sorted(_HOME)  # noqa: PLE0605  (the names are the keys above; one list, not two)
+if TYPE_CHECKING:  # what type checkers see
+    from liquid_ode.cells import (
+        CfCCell,
+        ConvLiquidCell,
+        ConvLiquidField,
+        GatedForm,
+        LeCunTanh,
+        LiquidCell,
+        LiquidField,
+        LiquidRNN,
+        LTCCell,
+        LTCField,
+        NoGateForm,
+        ODECell,
+        PureForm,
+        RecurrentCell,
+        WiredCfCCell,
+        Wiring,
+        from_ncps,
+    )
+    from liquid_ode.diffusion import (
+        DDIM,
+        BatchNormalisedMinSNR,
+        CosineSchedule,
+        GaussianDiffusion,
+        LinearSchedule,
+        MinSNR,
+        ProbabilityFlow,
+        UniformWeighting,
+    )
+    from liquid_ode.models import create_model, model_names
+    from liquid_ode.training import TrainConfig, load_run, train
+else:  # what Python does; hidden from type checkers, to which it would make any name valid
+    from importlib import import_module
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
+    def __getattr__(name: str) -> object:
+        if name in __all__:
+            for part in ("cells", "models", "diffusion", "training"):
+                module = import_module(f"liquid_ode.{part}")
+                if name in module.__all__:
+                    value = globals()[name] = getattr(module, name)
+                    return value
         raise AttributeError(f"module 'liquid_ode' has no attribute {name!r}")
-    value = getattr(import_module(f"liquid_ode.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
 
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

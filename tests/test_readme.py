@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -21,11 +23,43 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_blocks_run(code: str) -> None:
-    # A process of its own: the blocks import and seed what they like.
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
+RUN_EACH = """
+import json, sys, traceback, types
+failures = []
+for code in json.load(sys.stdin):
+    sys.modules["__main__"] = main = types.ModuleType("__main__")
+    try:
+        exec(compile(code, "README.md", "exec"), main.__dict__)
+        failures.append(None)
+    except BaseException:
+        failures.append(traceback.format_exc())
+with open(sys.argv[1], "w") as file:
+    json.dump(failures, file)
+"""
+
+
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory: pytest.TempPathFactory) -> list[str | None]:
+    """What each Python block raises, run by itself.
+
+    In one process for all, since importing torch takes longer than the blocks; not in this one,
+    since they seed and import what they like.
+    """
+    found = tmp_path_factory.mktemp("readme") / "failures.json"
+    subprocess.run(
+        [sys.executable, "-c", RUN_EACH, str(found)],
+        input=json.dumps(blocks("python")),
+        text=True,
+        check=True,
+        cwd=found.parent,
+    )
+    read: list[str | None] = json.loads(found.read_text())
+    return read
+
+
+@pytest.mark.parametrize("index", range(len(blocks("python"))))
+def test_python_blocks_run(failures: list[str | None], index: int) -> None:
+    assert failures[index] is None, failures[index]
 
 
 def test_there_are_blocks() -> None:
@@ -41,12 +75,18 @@ def script_lines() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("call", script_lines(), ids=" ".join)
-def test_bash_blocks_name_scripts_and_options_that_exist(call: list[str]) -> None:
-    run = subprocess.run(
-        [sys.executable, str(ROOT / call[1]), "--help"], capture_output=True, text=True, check=True
-    )
+def test_bash_blocks_name_scripts_and_options_that_exist(
+    call: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = ROOT / call[1]
+    monkeypatch.syspath_prepend(script.parent)
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(script), run_name="__main__")
+    assert end.value.code == 0
+    printed = capsys.readouterr().out
     for option in (word for word in call[2:] if word.startswith("-")):
-        assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", run.stdout), option
+        assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", printed), option
     if "--solver" in call:
         name = call[call.index("--solver") + 1]
         assert name in solvers.names() or name.startswith("learned:")

@@ -82,14 +82,13 @@ def test_a_stream_gives_the_same_numbers(chunk: int, with_durations: bool) -> No
 
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "projection": 2}])
 def test_a_permutation_of_the_batch_permutes_the_outputs(options: dict[str, Any]) -> None:
-    # Sizes that fill vector registers: at the edges of others a matrix product may round otherwise.
-    rnn = LiquidRNN(INPUT, 16, **options)
-    x, durations = (value.float() for value in problem(16, 9))
+    rnn = make(**options)
+    x, durations = problem(16, 9)
     order = torch.randperm(16)
     out, h_n = rnn(x, durations=durations)
-    turned, h_turned = rnn(x[order], durations=durations[order])
-    assert torch.equal(turned, out[order])
-    assert torch.equal(h_turned, h_n[:, order])
+    # Close, not equal: a kernel may round a row by its place.
+    turned = rnn(x[order], durations=durations[order])
+    close(turned, (out[order], h_n[:, order]))
 
 
 @pytest.mark.parametrize("projection", [None, 2, nn.Sequential(nn.Linear(10, 6), nn.Tanh())])
@@ -103,7 +102,7 @@ def test_the_last_state(projection: Any) -> None:
     h0 = torch.randn(4, BATCH, HIDDEN, dtype=torch.float64)
     out, h_n = rnn(x, h0, durations)
     last, h_last = rnn.last(x, h0, durations)
-    assert torch.equal(h_last, h_n)
+    close(h_last, h_n)
     close(last, project(torch.cat([h_n[2], h_n[3]], dim=1)))
     alone, h_alone = rnn.last(x[1], h0[:, 1], durations[1])
     close((alone, h_alone), (last[1], h_n[:, 1]))
@@ -217,7 +216,7 @@ def test_saved_and_copied(tmp_path: Path) -> None:
     torch.manual_seed(9)
     other = LiquidRNN(INPUT, HIDDEN, 2, bidirectional=True, projection=2).double()
     assert not torch.equal(other(x, durations=durations)[0], expected)
-    other.load_state_dict(torch.load(tmp_path / "weights.pt"))
+    other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
     for same in (other, copy.deepcopy(rnn), pickle.loads(pickle.dumps(rnn))):
         assert torch.equal(same(x, durations=durations)[0], expected)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import pytest
 import torch
@@ -81,12 +82,21 @@ def test_scales_give_each_cell_its_budget(name: str) -> None:
     assert {cell.solver for cell in cells} == {dopri5}
 
 
+@cache
+def exact_output(name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """A model's input, times and output, solved accurately."""
+    model = busy_model(name, solver=solvers.get("dopri5", rtol=1e-6, atol=1e-7))
+    x, t = torch.randn(2, 3, 16, 16), torch.tensor([3, 700])
+    with torch.no_grad():
+        return x, t, model(x, t)
+
+
 @pytest.mark.parametrize("name", LIQUID)
 @pytest.mark.parametrize("solver", solvers.names())
 def test_every_solver_drives_every_liquid_model(name: str, solver: str) -> None:
-    model = busy_model(name, solver=solvers.get(solver))
-    x, t = torch.randn(2, 3, 32, 32), torch.tensor([3, 700])
-    exact = busy_model(name, solver=solvers.get("dopri5", rtol=1e-6, atol=1e-7))(x, t)
+    x, t, exact = exact_output(name)
+    options = {"rtol": 1e-3, "atol": 1e-4} if "rtol" in solvers.options(solver) else {}
+    model = busy_model(name, solver=solvers.get(solver, **options))
     out = model(x, t)
     assert (out - exact).norm() < 0.2 * exact.norm()  # the same dynamics, solved more coarsely
     out.square().mean().backward()

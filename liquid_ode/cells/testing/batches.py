@@ -9,6 +9,8 @@ from solvers.testing.kinds import require, require_close
 
 # By how much states may differ that only a tolerance controls.
 SHARED = 1e-3
+# And by how many roundings, where steps are known but a kernel is not.
+ROUNDINGS = 16
 
 
 def check_batch_independence(make: Make, *, per_sample: bool = True) -> None:
@@ -51,11 +53,11 @@ def check_batch_independence(make: Make, *, per_sample: bool = True) -> None:
 
 
 def check_permutation(make: Make) -> None:
-    """A permutation of the batch permutes the states, and changes no bit of them.
+    """A permutation of the batch permutes the states, and changes them by no more than rounding.
 
-    No bit, in batches of 32 and 64 samples, of which every kernel's vectors are full; PyTorch's
-    CPU kernels round the elements that do not fill one in another way. There, and where a
-    tolerance decides on the steps, the states may differ by that much.
+    By a few roundings of the largest state: a CPU's kernels may round a row by its place in the
+    batch. Batches of 32 and 64 samples, which fill every kernel's vectors, and a small one, which
+    does not. Where a tolerance decides on the steps, the states may differ by that much.
 
     Raises:
         AssertionError: where it does.
@@ -67,14 +69,15 @@ def check_permutation(make: Make) -> None:
             x, h0 = samples.inputs(2, count), samples.states(count)
             durations = samples.durations(2, count)
             order = torch.randperm(count, generator=samples.generator)
-            slack = 0.0 if count % 32 == 0 else 100 * torch.finfo(dtype).eps
             for times in (durations, None):
-                states = cell.sequence(x, h0, times)
+                states = cell.sequence(x, h0, times).detach()
                 moved = None if times is None else times[:, order]
-                found, expected = cell.sequence(x[:, order], h0[order], moved), states[:, order]
-                off = float((found - expected).detach().abs().max())
+                found = cell.sequence(x[:, order], h0[order], moved).detach()
+                off = float((found - states[:, order]).abs().max())
+                size = max(1.0, float(states.abs().max()))
+                slack = ROUNDINGS * torch.finfo(dtype).eps * size if is_exact(cell) else SHARED
                 require(
-                    off <= (slack if is_exact(cell) else SHARED),
+                    off <= slack,
                     f"{named(cell)} should give the same states to the samples of a batch in "
                     f"another order; in {dtype} with {count} samples they differ by {off:.1e}, "
                     f"more than {slack:.1e}",

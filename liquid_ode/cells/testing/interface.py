@@ -43,7 +43,7 @@ def check_shapes(make: Make) -> None:
             _require_shape(state, h0, what)
         for duration in (0.5, torch.tensor(0.5)):
             _require_shape(cell(x, h0, duration=duration), h0, what)
-        require_close(cell(x), cell(x, h0 * 0, duration=1.0), f"{what}start at zero for 1", 0.0)
+        require_close(cell(x), cell(x, h0 * 0, duration=1.0), f"{what}start at zero for 1", 1e-12)
     for lead in ((1, 1), (3, 2), (2, HIDDEN), (3, 0)):
         x, h0, durations = samples.inputs(*lead), samples.states(*lead), samples.durations(*lead)
         what = f"for a sequence of shape {tuple(x.shape)}, {named(cell)} should "
