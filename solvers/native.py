@@ -136,7 +136,7 @@ class NativeSolver(Solver):
     def _integration(self, problem: Problem) -> Integration:
         return Integration(problem, self.method, self.step_size, compiled=self.compiled)
 
-    def _solve(self, problem: Problem) -> Solution:
+    def solve_problem(self, problem: Problem) -> Solution:
         self.method.check(problem.field)
         rule, y0 = self.step_size, problem.y0
         if y0.numel() == 0:

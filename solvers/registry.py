@@ -59,25 +59,40 @@ def _by_steps(kind: type[NativeSolver]) -> Factory:
     return make
 
 
-def _by_either(kind: type[NativeSolver], given: int | None) -> Factory:
-    """Of a method that estimates its error: by tolerances, or by a number of steps."""
-
+def _by_error(kind: type[NativeSolver]) -> Factory:
     def make(
-        steps: int | None = given,
-        rtol: float | None = None,
-        atol: float | None = None,
-        max_steps: int | None = None,
+        rtol: float = 1e-5,
+        atol: float = 1e-6,
+        max_steps: int = 10_000,
         shared: bool = False,
+        steps: int | None = None,
         gradient: str = "backpropagation",
     ) -> Solver:
-        tolerances = {"rtol": rtol, "atol": atol, "max_steps": max_steps}
-        chosen: dict[str, Any] = {key: x for key, x in tolerances.items() if x is not None}
+        rule = PID(rtol, atol, max_steps=max_steps, shared=shared)
+        if steps is None:
+            return kind(step_size=rule, gradient=_gradient(gradient, kind))
+        if rule != PID():
+            raise ValueError("steps and rtol, atol, max_steps or shared contradict each other")
+        return kind(steps, gradient=_gradient(gradient, kind))
+
+    return make
+
+
+def _by_steps_or_error(kind: type[NativeSolver]) -> Factory:
+    """Of a method whose steps may be sized by their error, too."""
+
+    def make(
+        steps: int = 5,
+        rtol: float | None = None,
+        atol: float | None = None,
+        gradient: str = "backpropagation",
+    ) -> Solver:
         mode = _gradient(gradient, kind)
-        if chosen and steps not in (None, given):
-            raise ValueError(f"steps and {', '.join(chosen)} contradict each other: give one")
-        if shared or chosen or steps is None:
-            return kind(step_size=PID(**chosen, shared=shared), gradient=mode)
-        return kind(steps, gradient=mode)
+        if rtol is None and atol is None:
+            return kind(steps, gradient=mode)
+        if steps != 5:
+            raise ValueError("steps and rtol or atol contradict each other: give one or the other")
+        return kind(rtol=rtol, atol=atol, gradient=mode)
 
     return make
 
@@ -114,18 +129,18 @@ _FACTORIES: dict[str, Factory] = {
     "euler": _euler,
     "uniform_euler": _uniform_euler,
     "midpoint": _by_steps(catalogue.Midpoint),
-    "heun": _by_either(catalogue.Heun, 5),
-    "ralston": _by_either(catalogue.Ralston, 5),
+    "heun": _by_steps_or_error(catalogue.Heun),
+    "ralston": _by_steps_or_error(catalogue.Ralston),
     "classic_rk4": _by_steps(catalogue.ClassicRK4),
     "rk4": _torchdiffeq_fixed("rk4"),
     "dopri5": _torchdiffeq_adaptive("dopri5"),
-    "heun_euler": _by_either(catalogue.HeunEuler, None),
-    "bosh3": _by_either(catalogue.Bosh3, None),
-    "dormand_prince": _by_either(catalogue.DormandPrince, None),
-    "tsit5": _by_either(catalogue.Tsit5, None),
+    "heun_euler": _by_error(catalogue.HeunEuler),
+    "bosh3": _by_error(catalogue.Bosh3),
+    "dormand_prince": _by_error(catalogue.DormandPrince),
+    "tsit5": _by_error(catalogue.Tsit5),
     "exponential_euler": _by_steps(catalogue.ExponentialEuler),
     "etdrk2": _by_steps(catalogue.ETDRK2),
-    "etdrk4": _by_either(catalogue.ETDRK4, 5),
+    "etdrk4": _by_steps_or_error(catalogue.ETDRK4),
     "semi_implicit_euler": _by_steps(catalogue.SemiImplicitEuler),
 }
 

@@ -17,7 +17,7 @@ from solvers.solution import Solution, SolverError
 class Solver(ABC):
     """Solves dy/dt = field(t, y) over a time span. An immutable value without per-solve state.
 
-    A subclass gives :meth:`_solve` and :meth:`with_steps`.
+    A subclass gives :meth:`solve_problem` and :meth:`with_steps`.
     """
 
     def solve(
@@ -49,11 +49,11 @@ class Solver(ABC):
             SolverError: where samples fail and ``throw`` is set.
             ValueError: where an argument is not as described.
         """
-        solution = self._solve(Problem.of(field, y0, t_span, t_eval, event))
+        solution = self.solve_problem(Problem.of(field, y0, t_span, t_eval, event))
         return solution.throw() if throw else solution
 
     @abstractmethod
-    def _solve(self, problem: Problem) -> Solution:
+    def solve_problem(self, problem: Problem) -> Solution:
         """The solution, with its statuses; without throwing."""
 
     def solve_chain(

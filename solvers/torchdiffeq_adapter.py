@@ -89,7 +89,7 @@ class TorchDiffEq(Solver):
         check_steps(steps)
         return replace(self, steps=steps) if self.fixed_grid else self
 
-    def _solve(self, problem: Problem) -> Solution:
+    def solve_problem(self, problem: Problem) -> Solution:
         from torchdiffeq import odeint
 
         if problem.event is not None:

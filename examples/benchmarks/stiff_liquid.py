@@ -26,7 +26,7 @@ ERROR = 1e-3
 def settings(name: str) -> Iterator[tuple[str, solvers.Solver]]:
     """The solver from its loosest setting to its tightest."""
     known = solvers.options(name)
-    if "steps" in known:
+    if known.get("steps") is not None:
         for steps in range(1, 400):
             yield f"{steps} steps", solvers.get(name, steps=steps)
     else:

@@ -229,7 +229,7 @@ def test_images(
 
 
 def measure(
-    problem: suite.Problem,
+    problem: suite.KnownProblem,
     given: Sequence[str],
     options: argparse.Namespace,
     *own: work_precision.Candidate,

@@ -39,6 +39,7 @@ _LOOKS = {
     "rk4": ("#000000", "X"),
     "bosh3": ("#D55E00", "p"),
     "dopri5": ("#E69F00", "s"),
+    "dormand_prince": ("#E69F00", "s"),
     "tsit5": ("#0072B2", "o"),
     "exponential_euler": ("#CC6677", "<"),
     "etdrk2": ("#882255", ">"),
@@ -70,7 +71,7 @@ def style_of(name: str) -> Style:
     place = others.index(method) if method in others else sum(map(ord, method))
     colour, marker = _LOOKS.get(method) or _MORE[place % len(_MORE)]
     try:
-        by_tolerance = "rtol" in solvers.options(name)
+        by_tolerance = solvers.options(name).get("rtol") is not None
         dashed = isinstance(solvers.get(name), solvers.TorchDiffEq)
     except (ValueError, TypeError):
         by_tolerance = dashed = False
@@ -78,7 +79,7 @@ def style_of(name: str) -> Style:
 
 
 def _method(name: str) -> str:
-    return name.removeprefix("torchdiffeq:").removeprefix("batched_")
+    return name.removeprefix("torchdiffeq:")
 
 
 def plot_work_precision(

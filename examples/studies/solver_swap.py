@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 import solvers
 from liquid_ode.diffusion import DDIM, GaussianDiffusion, SamplingError
+from solvers.fields.derivatives import knows_derivative
 from solvers.learned.recording import cast_problem
-from solvers.suite import Problem, tight_solution
+from solvers.suite import KnownProblem, tight_solution
 from studies.machine import synchronize
 from studies.noisy_images import NoisyImages
 from studies.work_precision import mean_evaluations
@@ -29,11 +30,9 @@ class Counted(solvers.Solver):
     inner: solvers.Solver
     counts: list[tuple[int, float]]
 
-    def solve(
-        self, field: solvers.VectorField, y0: Tensor, t_span: Span = (0.0, 1.0), **options: Any
-    ) -> solvers.Solution:
-        solution = self.inner.solve(field, y0, t_span, **options)
-        self.counts.append((len(y0), mean_evaluations(solution)))
+    def solve_problem(self, problem: solvers.Problem) -> solvers.Solution:
+        solution = self.inner.solve_problem(problem)
+        self.counts.append((len(problem.y0), mean_evaluations(solution)))
         return solution
 
     def with_steps(self, steps: int) -> Counted:
@@ -81,7 +80,7 @@ def met_problems(
     cells: int = 6,
     states: int = 1024,
     seed: int = 0,
-) -> dict[str, Problem]:
+) -> dict[str, KnownProblem]:
     """The initial value problems that the model's cells solve when it denoises, by part.
 
     Args:
@@ -93,7 +92,7 @@ def met_problems(
 
     Returns:
         Problems in the dtype and on the device of the model. The reference is solved in float64
-        for fields that can be made of other tensors (:class:`solvers.PullbackField`), else in
+        for fields that can be made of other tensors (:class:`solvers.PullbackFunction`), else in
         the field's own type by 200 steps of the classic Runge-Kutta method.
     """
     parts = list(cell_solvers(diffusion).items())
@@ -109,12 +108,12 @@ def met_problems(
             short = name.removeprefix("model.").removesuffix(".cell")
             about = f"{len(met.y0)} states of {met.y0[0].numel()} units"
             reference = _reference(met)
-            problems[name] = Problem(short, about, met.field, met.y0, met.t_span, reference)
+            problems[name] = KnownProblem(short, about, met.field, met.y0, met.t_span, reference)
     return problems
 
 
 def _reference(met: solvers.Problem) -> Tensor:
-    if isinstance(met.field, solvers.PullbackField):
+    if knows_derivative(met.field):
         exact = cast_problem(met, torch.float64, "cpu")
         return tight_solution(exact.field, exact.y0, exact.t_span)
     fine = solvers.get("classic_rk4", steps=200)

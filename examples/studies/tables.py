@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from solvers.suite import Problem
+from solvers.suite import KnownProblem
 from studies.solver_swap import Swap
 from studies.work_precision import ERROR, TARGETS, Needed, Row, needed, short_name
 
 
-def problem_block(problem: Problem, rows: Sequence[Row], left_out: Mapping[str, str]) -> str:
+def problem_block(problem: KnownProblem, rows: Sequence[Row], left_out: Mapping[str, str]) -> str:
     """What a problem is, :func:`summary` of its rows, and the solvers that were left out."""
     states = "x".join(map(str, problem.y0.shape))
     lines = [

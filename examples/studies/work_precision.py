@@ -1,8 +1,8 @@
 """Work and precision of solvers: what error each makes, for how much work.
 
 The error of a solve is relative, RMS(y(t1) - reference) / RMS(reference) over all elements of all
-samples, as :meth:`solvers.suite.Problem.error` defines it. Work is the evaluations of the field,
-the mean over the samples, and the time, a median over repeats.
+samples, as :meth:`solvers.suite.KnownProblem.error` defines it. Work is the evaluations of the
+field, the mean over the samples, and the time, a median over repeats.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 
 import solvers
-from solvers.suite import Problem
+from solvers.suite import KnownProblem
 from studies.machine import synchronize
 
 ERROR = "relative error, RMS(y - reference) / RMS(reference)"
@@ -96,7 +96,7 @@ def candidates(
     for count in steps:
         if count < 1:
             raise ValueError(f"a number of steps must be at least 1, not {count}")
-    if {"rtol", "atol"} <= set(solvers.options(name)):
+    if solvers.options(name).get("rtol") is not None:
         return [
             Candidate(name, f"rtol {rtol:g}", solvers.get(name, rtol=rtol, atol=rtol / 10))
             for rtol in tolerances
@@ -127,7 +127,7 @@ def short_name(name: str) -> str:
 
 
 def fitting(
-    problem: Problem,
+    problem: KnownProblem,
     names: Iterable[str],
     steps: Sequence[int] = STEPS,
     tolerances: Sequence[float] = TOLERANCES,
@@ -154,7 +154,7 @@ def fitting(
     return Fitting(entries, left_out)
 
 
-def measure(problem: Problem, entries: Sequence[Candidate], repeats: int = 5) -> list[Row]:
+def measure(problem: KnownProblem, entries: Sequence[Candidate], repeats: int = 5) -> list[Row]:
     """Solve a problem with every candidate: errors, evaluations and times, in their order.
 
     After one solve of each as a warm-up the repeats go round: the first of each, the second of
@@ -187,7 +187,7 @@ def measure(problem: Problem, entries: Sequence[Candidate], repeats: int = 5) ->
     ]
 
 
-def _timed(problem: Problem, solver: solvers.Solver) -> tuple[solvers.Solution, float]:
+def _timed(problem: KnownProblem, solver: solvers.Solver) -> tuple[solvers.Solution, float]:
     device = problem.y0.device
     synchronize(device)
     began = time.perf_counter()
@@ -198,7 +198,7 @@ def _timed(problem: Problem, solver: solvers.Solver) -> tuple[solvers.Solution, 
 
 
 def _row(
-    problem: Problem, entry: Candidate, found: solvers.Solution | str, seconds: Sequence[float]
+    problem: KnownProblem, entry: Candidate, found: solvers.Solution | str, seconds: Sequence[float]
 ) -> Row:
     names = problem.name, entry.name, entry.setting
     if isinstance(found, str):

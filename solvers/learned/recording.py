@@ -55,8 +55,8 @@ class Recorder(Solver):
         other.problems, other._generator = self.problems, self._generator
         return other
 
-    def _solve(self, problem: Problem) -> Solution:
-        solution = self.solver._solve(problem)
+    def solve_problem(self, problem: Problem) -> Solution:
+        solution = self.solver.solve_problem(problem)
         if _is_there(problem.y0):  # what a compiler or a transform traces is gone once it ends
             self.problems.append(self._kept(problem))
         return solution

@@ -97,8 +97,8 @@ class LearnedSolver(nn.Module, Solver):
         method = self._by_number[str(number)]
         return NativeSolver(evaluations // number, method=method, gradient=self.gradient)
 
-    def _solve(self, problem: Problem) -> Solution:
-        return self._fixed._solve(problem)
+    def solve_problem(self, problem: Problem) -> Solution:
+        return self._fixed.solve_problem(problem)
 
     def with_steps(self, steps: int) -> LearnedSolver:
         """The same coefficients, with a budget of ``steps`` evaluations.

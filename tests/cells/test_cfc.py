@@ -97,7 +97,7 @@ def test_gradient_by_hand(
     def gradients() -> tuple[Tensor, ...]:
         leaves = [x.requires_grad_(), h0.requires_grad_(), *cell.parameters()]
         states = cell.sequence(x, h0, durations if timed else None)
-        assert ("_Steps" in type(states.grad_fn).__name__) == by_hand
+        assert ("_Call" in type(states.grad_fn).__name__) == by_hand
         loss = (weights * states).sum()
         first = torch.autograd.grad(loss, leaves, retain_graph=True)
         again = torch.autograd.grad(loss, leaves)  # what was kept is not spent

@@ -18,6 +18,7 @@ from liquid_ode.cells import CfCCell, LiquidCell, LTCCell, RecurrentCell, Wiring
 from liquid_ode.cells.cfc_forms import CfCForm, GatedForm, NoGateForm, PureForm
 from liquid_ode.cells.cfc_wired import WiredCfCCell
 from liquid_ode.cells.conv import ConvLiquidCell
+from solvers.testing.kinds import has_budget
 
 ODE_CELLS: list[Callable[..., RecurrentCell]] = [LiquidCell, LTCCell, ConvLiquidCell]
 CELLS = [*ODE_CELLS, CfCCell, WiredCfCCell]
@@ -90,7 +91,7 @@ def test_every_other_solver_treats_samples_and_times_alike(
     if not is_refused(make, kind, name):
         testing.check_shapes(make)
         testing.check_batch_independence(make)
-        if "steps" in solvers.options(name):
+        if has_budget(solvers.get(name)):
             testing.check_durations(make)
 
 

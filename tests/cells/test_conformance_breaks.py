@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from liquid_ode.cells import LiquidCell, LiquidField, LTCCell, Wiring, testing
 from liquid_ode.cells.conv import ConvLiquidCell
+from liquid_ode.cells.liquid import VectorTarget
 from liquid_ode.cells.masks import masked
 from solvers import TargetPullback
 
@@ -90,8 +91,7 @@ class Unfed(LiquidCell):
     def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[LiquidField]:
         fields = super().fields(x, durations)
         if torch.is_autocast_enabled("cpu"):
-            for field in fields:
-                field.recurrent = field.recurrent.detach()
+            return [LiquidField(x.recurrent.detach(), x.drive, x.rate) for x in fields]
         return fields
 
 
@@ -179,7 +179,7 @@ class Squeezing(LiquidCell):
         fields = super().fields(x)
         if durations is not None:
             for field, time in zip(fields, durations, strict=True):
-                field._rate = field.rate * time.squeeze()
+                field.rate = field.rate * time.squeeze()
         return fields
 
 
@@ -323,9 +323,13 @@ class _Off:
         return 1.01 * recurrent, drive
 
 
+class _OffTarget(VectorTarget):
+    def pullback(self) -> TargetPullback:
+        return _Off(super().pullback())
+
+
 class _OffField(LiquidField):
-    def pullback(self, *inputs: Tensor) -> TargetPullback:
-        return _Off(super().pullback(*inputs))
+    kind = _OffTarget
 
 
 class WrongByHand(LiquidCell):
@@ -333,7 +337,7 @@ class WrongByHand(LiquidCell):
 
     def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[LiquidField]:
         return [
-            _OffField(field.recurrent, field.drive, field._rate)
+            _OffField(field.recurrent, field.drive, field.rate)
             for field in super().fields(x, durations)
         ]
 
@@ -417,7 +421,7 @@ class Wired(LiquidCell):
     def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[LiquidField]:
         recurrent = self.of(self.recurrent, self.recurrent_mask)
         return [
-            LiquidField(recurrent, field.drive, field._rate)
+            LiquidField(recurrent, field.drive, field.rate)
             for field in super().fields(x, durations)
         ]
 

@@ -108,9 +108,12 @@ def test_a_run_by_the_command_line(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--solver", "eular"], "unknown solver 'eular'; choose one of euler"),
+        (["--solver", "eular"], "unknown solver 'eular' (did you mean 'euler'?)"),
         (["--solver-option", "colour=red"], "takes no option 'colour'"),
-        (["--solver-option", "sharpness=abc"], "sharpness must be a number, not 'abc'"),
+        (
+            ["--solver-option", "sharpness=abc"],
+            "sharpness must be a number in (-inf, inf), not 'abc'",
+        ),
         (["--solver-option", "steps=9"], "use --solver-steps"),
         (["--model-option", "channels=-64", "--data", "folder:IMAGES"], "channels must be a mul"),
         (["--batch-size", "0"], "batch_size must be at least 1, got 0"),

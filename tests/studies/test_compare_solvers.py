@@ -18,7 +18,7 @@ from liquid_ode.cells import LiquidRNN
 from liquid_ode.diffusion import GaussianDiffusion
 from liquid_ode.training import Reporter, TrainConfig, load_run, train
 from liquid_ode.training.run_directory import RunDirectory
-from solvers.suite import Problem
+from solvers.suite import KnownProblem
 from studies import compare_solvers, plots, solver_swap, tables
 from tests.runs import draw_images, small_config
 
@@ -32,10 +32,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def decay(field: solvers.VectorField | None = None) -> Problem:
+def decay(field: solvers.VectorField | None = None) -> KnownProblem:
     """dy/dt = -y over one unit of time: every method's result is known in closed form."""
     y0 = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
-    return Problem(
+    return KnownProblem(
         "decay", "y' = -y", field or (lambda t, y: -y), y0, (0.0, 1.0), y0 * math.exp(-1)
     )
 
@@ -47,8 +47,8 @@ class Module(nn.Module, solvers.Solver):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))
 
-    def solve(self, field: Any, y0: Tensor, *args: Any, **options: Any) -> solvers.Solution:
-        return solvers.get("heun").solve(field, y0, *args, **options)
+    def solve_problem(self, problem: solvers.Problem) -> solvers.Solution:
+        return solvers.get("heun").solve_problem(problem)
 
     def with_steps(self, steps: int) -> Module:
         return self

@@ -258,7 +258,7 @@ def test_equal_sizes_are_the_nearest_that_agree() -> None:
         (["--rates", "nan"], "--rates must be positive"),
         (["--solver", "magic"], "unknown solver 'magic'"),
         (["--solver-steps", "0"], "at least 1, not 0"),
-        (["--solver", "dormand_prince", "--solver-steps", "3"], "steps"),
+        (["--solver", "dopri5", "--solver-steps", "3"], "steps"),
         (["--parameters", "20"], "near 20 parameters"),
         (["-o", "FILE"], "choose another directory with --output"),
     ],

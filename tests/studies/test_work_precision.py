@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 import solvers
-from solvers.suite import Problem
+from solvers.suite import KnownProblem
 from studies import plots, tables, work_precision
 from studies.work_precision import Row
 from tests.runs import on_one_thread
@@ -19,10 +19,10 @@ from tests.runs import on_one_thread
 one_thread = pytest.fixture(autouse=True, scope="module")(on_one_thread)
 
 
-def decay(field: solvers.VectorField | None = None) -> Problem:
+def decay(field: solvers.VectorField | None = None) -> KnownProblem:
     """dy/dt = -y over one unit of time: every method's result is known in closed form."""
     y0 = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
-    return Problem(
+    return KnownProblem(
         "decay", "y' = -y", field or (lambda t, y: -y), y0, (0.0, 1.0), y0 * math.exp(-1)
     )
 
@@ -64,7 +64,7 @@ def test_a_solver_that_does_not_fit_is_left_out_and_one_that_fails_is_a_row() ->
     text = tables.problem_block(explosive, rows, found.left_out)
     assert "failed: 9 steps" in text
     assert "left out: etdrk2: needs a SemilinearField" in text
-    assert "heun    9 steps  failed: 2 of 2 samples met a NaN" in "\n".join(tables.every_row(rows))
+    assert "heun    9 steps  failed: 2 of 2 samples (0, 1) met a NaN" in "\n".join(tables.every_row(rows))
 
 
 def test_candidates_are_budgets_or_tolerances() -> None:

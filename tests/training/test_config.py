@@ -69,7 +69,7 @@ def test_a_run_is_named_after_what_matters() -> None:
         ({"weighting": "snr"}, "weighting must be one of min-snr"),
         ({"precision": "fp32"}, "precision must be one of auto, no, bf16, fp16"),
         ({"device": "tpu"}, "device must be one of cpu, cuda, mps"),
-        ({"solver": "eular"}, "unknown solver 'eular'; choose one of euler"),
+        ({"solver": "eular"}, r"unknown solver 'eular' \(did you mean 'euler'\?\)"),
         ({"solver_options": {"stpes": 3}}, "'euler' takes no option 'stpes'"),
         ({"data": "imagenet"}, "data must be 'cifar10' or 'folder:PATH'"),
         ({"sample_steps": 2000}, "sample_steps must be at most diffusion_steps"),
