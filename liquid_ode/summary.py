@@ -36,10 +36,11 @@ def solvers_table() -> str:
         else:
             order, stages = {"rk4": ("4", "4"), "dopri5": ("5", "6")}[name]
             described = f"torchdiffeq's `{name}`, through the adapter."
-        options = ", ".join(
-            f"{key}={value}" for key, value in solvers.options(name).items() if key != "gradient"
-        )
-        rows.append((f"`{name}`", described, order, stages, options))
+        options = {key: x for key, x in solvers.options(name).items() if key != "gradient"}
+        given = ", ".join(f"{key}={x}" for key, x in options.items() if x is not None)
+        instead = ", ".join(key for key, x in options.items() if x is None)
+        listed = f"{given}; or {instead}" if instead else given
+        rows.append((f"`{name}`", described, order, stages, listed))
     return _markdown(("`--solver`", "what", "order", "evaluations a step", "options"), rows)
 
 

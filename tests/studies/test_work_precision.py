@@ -64,7 +64,9 @@ def test_a_solver_that_does_not_fit_is_left_out_and_one_that_fails_is_a_row() ->
     text = tables.problem_block(explosive, rows, found.left_out)
     assert "failed: 9 steps" in text
     assert "left out: etdrk2: needs a SemilinearField" in text
-    assert "heun    9 steps  failed: 2 of 2 samples (0, 1) met a NaN" in "\n".join(tables.every_row(rows))
+    assert "heun    9 steps  failed: 2 of 2 samples (0, 1) met a NaN" in "\n".join(
+        tables.every_row(rows)
+    )
 
 
 def test_candidates_are_budgets_or_tolerances() -> None:
