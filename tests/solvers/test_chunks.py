@@ -82,7 +82,10 @@ def test_a_failed_sample_of_one_chunk(solver: solvers.NativeSolver) -> None:
         solution = solver.solve(field, y0, throw=False)
     assert solution.status.tolist() == [0] * 4 + [solvers.NON_FINITE] + [0] * 4
     assert torch.isfinite(solution.y).all()
-    with torch.no_grad(), pytest.raises(solvers.SolverError, match=r"1 of 9 samples \(4\) met a NaN"):
+    with (
+        torch.no_grad(),
+        pytest.raises(solvers.SolverError, match=r"1 of 9 samples \(4\) met a NaN"),
+    ):
         solver.solve(field, y0)
 
 

@@ -89,7 +89,9 @@ def test_vmap_and_per_sample_gradients(solver: solvers.Solver) -> None:
     torch.testing.assert_close(grads[0], single)
 
 
-@pytest.mark.parametrize("rate", [2.0, torch.full((4,), 2.0, dtype=torch.float64)], ids=["float", "row"])
+@pytest.mark.parametrize(
+    "rate", [2.0, torch.full((4,), 2.0, dtype=torch.float64)], ids=["float", "row"]
+)
 def test_a_rate_that_is_not_one_of_each_element_goes_by_autograd(rate: Tensor | float) -> None:
     recurrent, drive, _, h0 = liquid_tensors()
     tau = 1 / rate
