@@ -12,6 +12,7 @@ import solvers
 from liquid_ode.cells import LiquidField
 from solvers import (
     ETDRK2,
+    ETDRK4,
     PID,
     BacksolveAdjoint,
     DormandPrince,
@@ -86,36 +87,12 @@ def test_adjoint_solvers() -> None:
         assert torch.autograd.grad(y.sum(), tau)[0].abs().sum() > 0
 
 
-def test_a_subclass_of_a_field_with_a_derivative_keeps_what_it_changes() -> None:
-    class Halved(LiquidField):
-        def target(self, t: Tensor, y: Tensor) -> Tensor:
-            return self.part * super().target(t, y)
-
-    whole = liquid_field(seed=0, batch=3000, hidden=64, tau=(0.3, 3.0))
-    tensors = [x.float() for x in (whole.recurrent, whole.drive, whole._rate)]
-    tensors[0].requires_grad_()
-    field = Halved(*tensors)
-    field.part = 0.5  # type: ignore[attr-defined]
-    plain = SemilinearField(field.target, 1 / tensors[2])
-    y0 = torch.zeros(3000, 64)
-    for solver in (ExponentialEuler(steps=3), DormandPrince(step_size=PID(1e-4, 1e-4))):
-        expected = solver.solve(plain, y0).y
-        torch.testing.assert_close(solver.solve(field, y0).y, expected, rtol=1e-4, atol=1e-5)
-        with torch.no_grad():
-            torch.testing.assert_close(solver.solve(field, y0).y, expected, rtol=1e-4, atol=1e-5)
-    found, wanted = (
-        torch.autograd.grad(ExponentialEuler(steps=3).solve(f, y0).y.sum(), tensors[0])[0]
-        for f in (field, plain)
-    )
-    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-2)
-
-
 def test_half_precision_does_not_chase_its_own_rounding() -> None:
     field = SemilinearField(lambda t, y: torch.tanh(3 * y), 0.3)
     y0 = torch.linspace(-1, 1, 12).view(4, 3)
     exact = DormandPrince().solve(field, y0).y
-    for kind in (DormandPrince, ETDRK2):
-        solution = kind(steps=None, step_size=PID()).solve(field, y0.bfloat16())
+    for kind in (DormandPrince, ETDRK4):
+        solution = kind(step_size=PID()).solve(field, y0.bfloat16())
         assert torch.as_tensor(solution.stats.nfe).max() < 200
         torch.testing.assert_close(solution.y.float(), exact, rtol=0.05, atol=0.05)
 
