@@ -20,7 +20,7 @@ _MOST_IN_A_STEP = 5
 
 
 class _Module(nn.Module):
-    """One that is equal to itself alone, as torch takes it, and not by its values as methods are."""
+    """One that is equal to itself alone, as torch takes it, not by its values as methods are."""
 
     def __eq__(self, other: object) -> bool:
         return self is other
