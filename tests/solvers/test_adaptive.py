@@ -131,7 +131,7 @@ def test_samples_that_arrived_are_not_evaluated(
     assert int(solution.stats.nfe.max()) == len(counter.sizes)
 
 
-# ---- Plain functions, whose rows are never asked for alone ----------------------------------------
+# ---- Plain functions, whose rows are never asked for alone ---------------------------------------
 
 
 @pytest.mark.parametrize("tau_shape", [(5, 3), (3,), ()], ids=str)
@@ -156,7 +156,7 @@ def test_plain_functions_keep_their_rows() -> None:
     accepted = torch.as_tensor(solution.stats.accepted)
     assert len(set(accepted.tolist())) > 2  # rows that end at different times
     assert set(counter.sizes) == {8}
-    # The work is that of all to the end, one evaluation of it to find out that rows are independent.
+    # The work is that of all to the end, with what it took to find out that they are independent.
     assert torch.as_tensor(solution.stats.nfe).tolist() == [len(counter.sizes)] * 8
     for row in (0, 3, 7):
         alone = Tsit5().solve(counter.function, y0[row : row + 1])

@@ -27,7 +27,7 @@ def liquid_tensors(dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
 
 def graph_solve(solver: solvers.Solver, field: LiquidField, h0: Tensor) -> Tensor:
     """The same solve by autograd: a plain semilinear field has no hand-written derivative."""
-    plain = solvers.SemilinearField(lambda t, y: field.target(t, y), 1 / field.rate)
+    plain = solvers.SemilinearField(field.target.__call__, 1 / field.rate)
     return solver.solve(plain, h0).y
 
 

@@ -21,7 +21,6 @@ from solvers import (
     SemilinearField,
     TorchDiffEq,
 )
-from tests.solvers.fields import liquid_field
 
 Y0 = torch.ones(4, 3)
 
