@@ -96,6 +96,28 @@ def test_direction(direction: int, expected: float) -> None:
     torch.testing.assert_close(solution.y, torch.tensor([[0.0, sine]]).double(), atol=1e-7, rtol=0)
 
 
+@pytest.mark.parametrize("parts", [2, 3, 5])
+def test_the_first_of_several_crossings_within_one_step(parts: int) -> None:
+    """The field is still, so that the steps are long, and the event's function crosses often."""
+    event = Event(lambda t, y: torch.cos(parts * math.pi * t.view(-1)) + 0 * y[:, 0])
+    solver = Tsit5(step_size=PID(first_step=1.0))
+    solution = solver.solve(ParameterisedField(lambda t, y: 0 * y), ONES, event=event)
+    assert solution.event_time is not None
+    assert solution.stats.accepted.tolist() == [1] * 4  # type: ignore[union-attr]
+    expected = torch.full((4,), 0.5 / parts, dtype=torch.float64)
+    torch.testing.assert_close(solution.event_time, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("place", [0.3, 0.58, 0.71])
+def test_a_crossing_there_and_back_between_the_points_that_are_looked_at(place: float) -> None:
+    """A dip below zero of a fiftieth of the span: its turn is looked at too."""
+    event = Event(lambda t, y: (t.view(-1) - place).square() - 1e-4 + 0 * y[:, 0])
+    solver = Tsit5(step_size=PID(first_step=1.0))
+    solution = solver.solve(ParameterisedField(lambda t, y: 0 * y), ONES, event=event)
+    expected = torch.full((4,), place - 0.01, dtype=torch.float64)
+    torch.testing.assert_close(solution.event_time, expected, rtol=1e-9, atol=1e-9)
+
+
 def test_a_function_of_time_alone_and_times_of_each_sample() -> None:
     limits = torch.tensor([0.25, 0.5, 3.0, 0.75], dtype=torch.float64)
     event = Event(ParameterisedField(lambda t, y, limits: t.view(-1) - limits, limits))
