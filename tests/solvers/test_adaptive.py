@@ -237,7 +237,7 @@ def test_under_vmap_the_error_is_clear(solver: NativeSolver) -> None:
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # torch's own, on the first use of jvp
 @pytest.mark.parametrize("kind", ["plain", "parameterised"])
 def test_derivatives_by_torch_func(kind: str) -> None:
-    solver, y0 = Tsit5(rtol=1e-10, atol=1e-10), torch.ones(2, 3, dtype=F64)
+    solver, y0 = Tsit5(rtol=1e-7, atol=1e-7), torch.ones(2, 3, dtype=F64)
     rates = torch.tensor([[0.5], [2.0]], dtype=F64)
 
     def final(rates: Tensor) -> Tensor:
@@ -247,11 +247,11 @@ def test_derivatives_by_torch_func(kind: str) -> None:
         return solver.solve(field, y0).y.sum()
 
     exact = -3 * torch.exp(-rates)
-    torch.testing.assert_close(torch.func.grad(final)(rates), exact, rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(torch.func.jacfwd(final)(rates), exact, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(torch.func.grad(final)(rates), exact, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(torch.func.jacfwd(final)(rates), exact, rtol=1e-5, atol=1e-5)
     second = torch.func.hessian(final)(rates)
     expected = torch.diag(-exact.flatten()).view(2, 1, 2, 1)
-    torch.testing.assert_close(second, expected, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(second, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_first_step_takes_no_gradient() -> None:

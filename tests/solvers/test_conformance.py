@@ -58,7 +58,11 @@ def test_methods_with_an_estimate_conform_both_ways(name: str) -> None:
         testing.check_dense_output(solver)
     else:
         solver = solvers.get(name, rtol=1e-5)
-        testing.check_solver(solver)
+        testing.check_value(solver)
+        testing.check_evaluations(solver)
+        testing.check_tolerance(solver)
+        testing.check_batch_independence(solver)
+        testing.check_statuses(solver)
 
 
 OWN = [Kutta3(steps=8), ShuOsher(steps=8), Trapezoid(), Lawson(steps=8)]
