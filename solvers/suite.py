@@ -182,7 +182,7 @@ def _forced(draws: _Draws) -> _Drawn:
         def target(t: Tensor, y: Tensor) -> Tensor:
             return torch.cos(frequency * t).to(y.dtype).expand_as(y)
 
-        return SemilinearField(target, tau)
+        return SemilinearField(ParameterisedField(target), tau)
 
     def exact(y0: Tensor, tau: Tensor, t: float = 2.0) -> Tensor:
         # The particular solution is a cosine and a sine; what remains decays.

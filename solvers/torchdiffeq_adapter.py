@@ -104,6 +104,9 @@ class TorchDiffEq(Solver):
                 "native solver for times of each"
             )
         y0, (t0, t1) = problem.y0, problem.t_span
+        if y0.numel() == 0:  # whose error torchdiffeq takes for NaN
+            ys = None if problem.times is None else y0.expand(len(times), *y0.shape)
+            return Solution(y0, ys, Stats(0, 0), all_succeeded(y0), succeeded=True)
         # torchdiffeq warns of callbacks that a method never calls.
         silent = self.fixed_grid or self.method == "scipy_solver"
         counted = (_Counted if silent else _CountedSteps)(problem.field, y0.dtype, t1)

@@ -80,6 +80,10 @@ class BacksolveAdjoint(GradientMode):
             )
         if not torch.is_grad_enabled():
             return integration.run()
+        if _within_a_transform():
+            raise ValueError(
+                f"BacksolveAdjoint does not work under vmap or others of torch.func: {_OTHERS}"
+            )
         field, named, own = _with_own_tensors(problem.field)
         known = _Sources(_slope(field, problem), own)
         originals = (*named, *known.leaves)
@@ -106,6 +110,15 @@ class BacksolveAdjoint(GradientMode):
 
 
 _OTHERS = "take Backpropagation() or Checkpointing()"
+
+
+def _within_a_transform() -> bool:
+    """Whether a transform of torch.func is at work, whose tensors hide what they are made of."""
+    try:
+        torch.empty(0).requires_grad_()  # which it does not allow
+    except RuntimeError:
+        return True
+    return False
 
 
 def _check_explicit(method: Method) -> None:
@@ -274,10 +287,6 @@ class _Backsolve(torch.autograd.Function):
         healthy = (solution.status == int(SUCCESS)).nonzero().view(-1)
         ctx.rows = None if len(healthy) == len(y0) else healthy
         ctx.save_for_backward(*output)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
-        raise ValueError(f"BacksolveAdjoint does not work under vmap: {_OTHERS}")
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:

@@ -19,7 +19,17 @@ from solvers.methods.semilinear import SemilinearMethod, step_ratio
 _MOST_IN_A_STEP = 5
 
 
-class LearnedStep(nn.Module, Method):
+class _Module(nn.Module):
+    """One that is equal to itself alone, as torch takes it, not by its values as methods are."""
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+class LearnedStep(_Module, Method):
     r"""A step of n evaluations with trained coefficients; of one of the two kinds below.
 
     With k_i the evaluations, D_i = k_i - k_0, and stages i = 1 to n - 1 at nodes c_i in (0, 1),
@@ -183,7 +193,7 @@ _KINDS: dict[str, type[LearnedStep]] = {
 }
 
 
-class LearnedMethod(nn.Module, Method):
+class LearnedMethod(_Module, Method):
     """Learned steps one after another, each with coefficients of its own, as one step.
 
     Args:

@@ -64,9 +64,8 @@ class Recorder(Solver):
     def _kept(self, problem: Problem) -> Problem:
         """Some samples of the problem, detached from the model that may change."""
         problem = replace(problem, y0=problem.y0.detach(), times=None, event=None)
-        count = problem.y0.shape[0] if problem.y0.ndim else 1
-        if self.rows is not None and self.rows < count and problem.selectable:
-            rows = torch.randperm(count, generator=self._generator)[: self.rows]
+        if self.rows is not None and problem.selectable and self.rows < problem.y0.shape[0]:
+            rows = torch.randperm(problem.y0.shape[0], generator=self._generator)[: self.rows]
             problem = problem.select(rows.to(problem.y0.device))
         return cast_problem(problem)
 

@@ -135,9 +135,8 @@ def _split(
         train, test = [], []
         whole = 0
         for problem in problems:
-            count = problem.y0.shape[0]
-            if problem.selectable and count >= _HELD_OUT:
-                aside = torch.arange(count, device=problem.y0.device) % _HELD_OUT == 0
+            if problem.selectable and problem.y0.shape[0] >= _HELD_OUT:
+                aside = torch.arange(problem.y0.shape[0], device=problem.y0.device) % _HELD_OUT == 0
                 train.append(problem.select((~aside).nonzero().view(-1)))
                 test.append(problem.select(aside.nonzero().view(-1)))
                 continue

@@ -132,7 +132,10 @@ class Event:
             if bool(((width <= 4 * torch.finfo(width.dtype).eps) | ~crossed).all()):
                 break
             secant = low + width * (at_low / (at_low - at_high)).nan_to_num(nan=0.5)
-            theta = 0.5 * (low + high) if count % 3 == 2 else secant.clamp(low, high)
+            # Kept off both ends, or it would stay where one of them is the root but for rounding.
+            near = 2 * torch.finfo(width.dtype).eps
+            secant = secant.clamp(low + near, high - near)
+            theta = 0.5 * (low + high) if count % 3 == 2 else secant
             value = self._at(function, path, t, theta)
             below = torch.sign(value) == torch.sign(at_low)
             low, high = torch.where(below, theta, low), torch.where(below, high, theta)

@@ -36,7 +36,10 @@ def check_independent(field: VectorField, t: Tensor, y: Tensor) -> int:
     if torch.is_inference_mode_enabled():  # which records nothing
         return _check_by_moving(field, t, y)
     with torch.enable_grad():
-        leaf = y.detach().clone().requires_grad_()
+        try:
+            leaf = y.detach().clone().requires_grad_()
+        except RuntimeError:  # within torch.func.grad and its like
+            return _check_by_moving(field, t, y.detach())
         slope = field(t.detach().clone(), leaf.view_as(leaf))
         if isinstance(slope, Tensor) and slope.requires_grad and torch.isfinite(slope).any():
             if _coupled_by_derivative(slope, leaf):

@@ -63,7 +63,9 @@ class Problem:
 
     @property
     def selectable(self) -> bool:
-        """Whether samples can be asked for alone: of the field, and of the event."""
+        """Whether there are samples that can be asked for alone: of the field, and of the event."""
+        if self.y0.ndim < 2:  # one system
+            return False
         event = self.event is None or is_selectable(self.event.function)
         return event and is_selectable(self.field)
 

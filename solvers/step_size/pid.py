@@ -228,17 +228,14 @@ class PID(StepSizeRule):
         def rms(x: Tensor) -> Tensor:
             return sample_norm(x / scale).mul_(root)
 
-        with torch.no_grad():
-            slope = bound.derivative(y0, first)
-            d0, d1 = rms(y0), rms(slope)
-            guess = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
-            guess = guess.nan_to_num(nan=1e-6).clamp(max=span[1] - span[0])
-            ahead = y0 + guess * slope
-            later = seen_time(span[0] + guess.to(time_dtype(y0.device)), y0)
-        # Not there: a field may differentiate by itself, as a Hamiltonian one does.
-        evaluation = bound.first(later, ahead).detach()
-        with torch.no_grad():
-            change = bound.derivative(ahead, evaluation) - slope
+        slope = bound.derivative(y0, first).detach()  # of a rate, too, it takes no gradient
+        d0, d1 = rms(y0), rms(slope)
+        guess = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
+        guess = guess.nan_to_num(nan=1e-6).clamp(max=span[1] - span[0])
+        ahead = y0 + guess * slope
+        later = seen_time(span[0] + guess.to(time_dtype(y0.device)), y0)
+        # Not under no_grad: a field may differentiate by itself, as a Hamiltonian one does.
+        change = bound.derivative(ahead, bound.first(later, ahead).detach()).detach() - slope
         largest = torch.maximum(d1, rms(change) / guess)
         curved = (0.01 / largest).pow(1 / order)
         step = torch.where(largest <= 1e-15, (guess * 1e-3).clamp(min=1e-6), curved)

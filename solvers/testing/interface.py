@@ -77,7 +77,7 @@ def check_evaluations(solver: Solver | Method) -> None:
     solver = accurate(as_solver(solver), 4, 1e-4)
     semilinear = is_semilinear(solver)
     budget = has_budget(solver)
-    for span, shape in (((0.0, 1.0), (4,)), ((0.25, 1.5), (3, 2)), ((-1 / 3, 1.0), (2, 2, 3))):
+    for span, shape in (((0.25, 1.5), (3, 2)), ((-1 / 3, 1.0), (2, 2, 3)), ((0.0, 1.0), (4,))):
         y0 = states(*shape)
         for steps in (4, 8) if budget else (1,):
             chosen = solver.with_steps(steps)
@@ -111,7 +111,7 @@ def _check_calls(calls: list[tuple[Any, Tensor]], span: tuple[float, float], wha
     for t, y in calls:
         require(isinstance(t, Tensor), f"{what}call the field with t a tensor, not {type(t)}")
         require(
-            t.ndim == 0 or t.shape == (y.shape[0], *[1] * (y.ndim - 1)),
+            t.ndim == 0 or (y.ndim > 1 and t.shape == (y.shape[0], *[1] * (y.ndim - 1))),
             f"{what}call it with t of shape () or (B, 1, ..., 1), not {tuple(t.shape)}",
         )
     times = torch.cat([t.double().reshape(-1) for t, _ in calls])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import solvers
 from liquid_ode.cells import LiquidField
-from solvers import SemilinearField
+from solvers import PullbackFunction, QuasilinearField, SemilinearField
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,58 @@ def liquid_field(
     uniform = torch.rand(batch, hidden, generator=generator, dtype=torch.float64)
     rate = torch.exp(-(low + (high - low) * uniform))
     return LiquidField(recurrent, normal(batch, hidden), rate)
+
+
+class Saturation(PullbackFunction):
+    """Target tanh(W y + b) and gain 1.5 + sin y, differentiated by hand."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.weight, self.bias = weight, bias
+
+    def __call__(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.tanh(torch.addmm(self.bias, y, self.weight.t())), 1.5 + y.sin()
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.weight, self.bias
+
+    def with_tensors(self, *tensors: Tensor) -> Saturation:
+        return type(self)(*tensors)
+
+    def select(self, rows: Tensor | slice) -> Saturation:
+        return type(self)(self.weight, self.bias[rows])
+
+    def pullback(self) -> _SaturationPullback:
+        return _SaturationPullback(self.weight, self.bias)
+
+
+class _SaturationPullback:
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.weight, self.grads = weight, [torch.zeros_like(weight), torch.zeros_like(bias)]
+
+    def pull(
+        self,
+        y: Tensor,
+        target: Tensor,
+        gain: Tensor,
+        target_grad: Tensor,
+        gain_grad: Tensor,
+        base: Tensor,
+    ) -> Tensor:
+        inner = target_grad * (1 - target.square())
+        self.grads[0] += inner.t() @ y
+        self.grads[1] += inner
+        return base + inner @ self.weight + y.cos() * gain_grad
+
+    def gradients(self) -> tuple[Tensor, ...]:
+        return tuple(self.grads)
+
+
+class Saturating(QuasilinearField):
+    """dy/dt = rate (1.5 + sin y) (tanh(W y + b) - y)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, rate: Tensor) -> None:
+        super().__init__(Saturation(weight, bias), rate)
 
 
 def reference(field: solvers.VectorField, y0: Tensor, span: tuple[float, float]) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 
 import solvers
 from solvers import suite
+from solvers.fields.base import fitted
+from solvers.fields.batch_parts import select
 
 SEMILINEAR = {"liquid", "stiff_liquid", "forced"}
 
@@ -57,7 +59,7 @@ def test_errors_fall_at_the_order_of_a_method(name: str) -> None:
 def test_a_field_can_be_asked_for_a_part_of_its_batch(name: str) -> None:
     problem = suite.problem(name, dtype=torch.float64)
     rows = torch.tensor([5, 2, 11])
-    field = solvers.fields.batch_parts.select(problem.field, rows, problem.y0.ndim)
+    field = select(fitted(problem.field, problem.y0), rows)
     t = torch.tensor(0.3, dtype=torch.float64)
     whole = problem.field(t, problem.y0)
     torch.testing.assert_close(field(t, problem.y0[rows]), whole[rows])
@@ -78,7 +80,7 @@ def test_stiffness_is_what_the_names_say() -> None:
 def test_the_error_is_relative() -> None:
     y0 = torch.zeros(2, 2)
     reference = torch.tensor([[3.0, 4.0], [0.0, 5.0]], dtype=torch.float64)
-    problem = suite.Problem("p", "", lambda t, y: y, y0, (0.0, 1.0), reference)
+    problem = suite.KnownProblem("p", "", lambda t, y: y, y0, (0.0, 1.0), reference)
     assert problem.error(reference.float()) == 0
     assert problem.error(reference * 1.1) == pytest.approx(0.1)
     # RMS(difference) = 1, RMS(reference) = sqrt(50 / 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from liquid_ode.cells import LiquidCell, LiquidField
 from solvers import (
     ETDRK2,
+    ETDRK4,
     Checkpointing,
     ClassicRK4,
     DormandPrince,
@@ -18,9 +20,11 @@ from solvers import (
     ExponentialEuler,
     GradientScaled,
     Heun,
+    HeunEuler,
     NativeSolver,
     SemiImplicitEuler,
     SemilinearField,
+    Tsit5,
     Uniform,
 )
 
@@ -123,10 +127,55 @@ def test_checkpointing_under_a_compiler() -> None:
     torch.testing.assert_close(ours, torch.autograd.grad(expected.square().sum(), drift.weight))
 
 
-def test_error_control_under_a_compiler_is_refused() -> None:
-    compiled = torch.compile(lambda y: DormandPrince().solve(Drift(), y).y, backend="eager")
-    with pytest.raises(ValueError, match="error control chooses its steps by the data"):
-        compiled(states())
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's own, of what it cannot trace
+@pytest.mark.parametrize(
+    ("form", "solver"),
+    [
+        ("module", DormandPrince()),
+        ("closure", HeunEuler(rtol=1e-3)),
+        ("closure", ETDRK4(rtol=1e-3)),
+    ],
+    ids=str,
+)
+def test_error_control_runs_beside_the_graph(form: str, solver: NativeSolver) -> None:
+    """The values and gradients are those without the compiler."""
+    drift, y0 = Drift(), states().requires_grad_()
+    semilinear = isinstance(solver, ETDRK4)
+    if form == "module":
+        run: Any = Model(drift, solver, semilinear=semilinear)
+    else:
+        field = drift.field() if semilinear else drift
+
+        def run(y: Tensor) -> Tensor:
+            return torch.sin(solver.solve(field, torch.cos(y), (0.0, 0.7)).y)
+
+    found, expected = torch.compile(run, backend="aot_eager")(y0), run(y0)
+    torch.testing.assert_close(found, expected)
+    leaves = y0, drift.weight
+    ours, theirs = (torch.autograd.grad(x.square().sum(), leaves) for x in (found, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+class Model(nn.Module):
+    """A layer, a solve and a layer."""
+
+    def __init__(self, drift: Drift, solver: NativeSolver, *, semilinear: bool) -> None:
+        super().__init__()
+        self.drift, self.solver, self.semilinear = drift, solver, semilinear
+
+    def forward(self, y: Tensor) -> Tensor:
+        field = self.drift.field() if self.semilinear else self.drift
+        return torch.sin(self.solver.solve(field, torch.cos(y), (0.0, 0.7)).y)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_cell_with_error_control_under_a_compiler() -> None:
+    cell = LiquidCell(3, 4, solver=Tsit5(rtol=1e-6))
+    x = torch.linspace(-1, 1, 6).view(2, 3)
+    found, expected = torch.compile(cell, backend="aot_eager")(x), cell(x)
+    torch.testing.assert_close(found, expected)
+    ours, theirs = (torch.autograd.grad(h.sum(), cell.recurrent)[0] for h in (found, expected))
+    torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("solver", SOLVERS[:5], ids=name_of)

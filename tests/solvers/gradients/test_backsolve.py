@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 import solvers
 from solvers import ETDRK2, PID, BacksolveAdjoint, Bosh3, Checkpointing, ClassicRK4, DormandPrince
@@ -103,7 +106,7 @@ def test_parameters_of_a_module_and_of_a_liquid_field() -> None:
         torch.testing.assert_close(ours, wanted, rtol=1e-6, atol=1e-7)
 
     liquid = liquid_field(seed=0, batch=4, hidden=5, tau=(0.5, 2.0))
-    tensors = [liquid.recurrent, liquid.drive, liquid._rate]
+    tensors = [liquid.recurrent, liquid.drive, liquid.rate]
     for tensor in tensors:
         tensor.requires_grad_()
     state = torch.zeros(4, 5, dtype=torch.float64)
@@ -135,6 +138,47 @@ def test_memory_does_not_grow_with_the_steps() -> None:
     assert saved(solvers.Backpropagation(), 40) > 3 * saved(solvers.Backpropagation(), 10)
 
 
+def test_a_tensor_that_comes_in_later_is_not_lost() -> None:
+    """A closure's is refused on the way back; a named one has its gradient."""
+    y0 = torch.ones(2, 3, dtype=torch.float64)
+    late = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.full((2, 3), 0.3, dtype=torch.float64, requires_grad=True)
+
+    def slope(t: Tensor, y: Tensor, late: Tensor) -> Tensor:
+        return weight * y if float(t.max()) < 0.5 else weight * y + (t - 0.5) * late
+
+    solver = ClassicRK4(steps=40, gradient=BacksolveAdjoint())
+    y = solver.solve(lambda t, y: slope(t, y, late), y0).y
+    with pytest.raises(ValueError, match=r"tensor of shape \(2, 3\) that it did not use at t0"):
+        y.sum().backward()
+    field = solvers.ParameterisedField(slope, late)
+    grads = [
+        torch.autograd.grad(mode.solve(field, y0).y.square().sum(), (late, weight))
+        for mode in (solver, ClassicRK4(steps=40))
+    ]
+    for ours, wanted in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_failed_sample_leaves_the_gradients_of_the_others() -> None:
+    y0 = torch.tensor([[1.0], [3.0], [0.5]], dtype=torch.float64)
+    weight = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    solver = DormandPrince(step_size=TIGHT, gradient=BacksolveAdjoint())
+
+    def slope(t: Tensor, y: Tensor) -> Tensor:
+        return weight * torch.where(y > 2, math.nan, -y)
+
+    field = solvers.ParameterisedField(lambda t, y, ones: ones * slope(t, y), torch.ones(3, 1))
+    solution = solver.solve(field, y0, throw=False)
+    assert solution.status.tolist() == [0, solvers.NON_FINITE, 0]
+    (found,) = torch.autograd.grad(solution.y[[0, 2]].sum(), weight)
+    torch.testing.assert_close(found.item(), -1.5 * math.exp(-1), rtol=1e-6, atol=0)
+    y = solver.solve(slope, y0, throw=False).y
+    with pytest.raises(ValueError, match="some samples failed, and the field cannot be asked for"):
+        y[[0, 2]].sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # torch's own, on the first use of duals
 def test_what_it_cannot_do_is_said() -> None:
     weight = torch.eye(2, requires_grad=True)
     y0 = torch.ones(3, 2)
@@ -147,14 +191,19 @@ def test_what_it_cannot_do_is_said() -> None:
         ETDRK2(gradient=BacksolveAdjoint()).solve(semilinear, y0)
     with pytest.raises(ValueError, match="no event and no t_eval of each sample"):
         ClassicRK4(gradient=BacksolveAdjoint()).solve(field, y0, t_eval=torch.rand(1, 3))
-    y = ClassicRK4(gradient=BacksolveAdjoint()).solve(field, y0).y
-    (grad,) = torch.autograd.grad(y.square().sum(), weight, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        grad.sum().backward()
-    with pytest.raises(ValueError, match=r"does not work under torch\.compile and function"):
-        torch.func.vmap(lambda y: ClassicRK4(gradient=BacksolveAdjoint()).solve(field, y).y)(
-            y0[None]
-        )
+    solver = ClassicRK4(gradient=BacksolveAdjoint())
+    y = solver.solve(field, y0).y
+    with pytest.raises(
+        ValueError, match=r"first derivatives only, and create_graph .*take Backprop"
+    ):
+        torch.autograd.grad(y.square().sum(), weight, create_graph=True)
+    with pytest.raises(ValueError, match="does not work under vmap"):
+        torch.func.vmap(lambda y: solver.solve(field, y).y)(y0[None])
+    with pytest.raises(ValueError, match="no forward-mode derivative"), forward_ad.dual_level():
+        solver.solve(field, forward_ad.make_dual(y0, y0))
+    compiled = torch.compile(lambda y: solver.solve(field, y).y, backend="eager", fullgraph=True)
+    with pytest.raises(Exception, match=r"does not work under torch\.compile"):
+        compiled(y0)
 
 
 def test_by_name() -> None:

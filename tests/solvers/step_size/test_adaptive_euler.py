@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
 
+from liquid_ode.cells import LiquidField
 from solvers import Euler, GradientScaled, Uniform
 from tests.solvers.fields import liquid_field, reference
 
@@ -74,15 +76,21 @@ SUITE = [
 ]
 
 
+@cache
+def solved(seed: int, tau: tuple[float, float], end: float) -> tuple[LiquidField, Tensor]:
+    """A liquid field, and where it leads from rest."""
+    field = liquid_field(seed=seed, tau=tau)
+    return field, reference(field, torch.zeros_like(field.drive), (0.0, end))
+
+
 def suite_errors(
     steps: int, suite: list[tuple[int, tuple[float, float], float]]
 ) -> tuple[list[float], list[float]]:
     """Squared endpoint errors of adaptive and of uniform Euler."""
     adaptive, uniform = [], []
     for seed, tau, end in suite:
-        field = liquid_field(seed=seed, tau=tau)
+        field, exact = solved(seed, tau, end)
         y0 = torch.zeros_like(field.drive)
-        exact = reference(field, y0, (0.0, end))
         for rule, errors in ((GradientScaled(), adaptive), (Uniform(), uniform)):
             y = Euler(steps=steps, step_size=rule).solve(field, y0, (0.0, end)).y
             errors.append(float((y - exact).square().mean()))

@@ -12,8 +12,7 @@ from torch import Tensor
 
 import solvers
 from liquid_ode import LiquidCell, create_model
-from solvers import LearnedMethod, LearnedSolver, Problem, testing
-from solvers.learned.solver import FixedSteps
+from solvers import LearnedMethod, LearnedSolver, NativeSolver, Problem, testing
 from tests.solvers.fields import liquid_field
 
 
@@ -94,7 +93,7 @@ def test_many_evaluations_are_split_into_steps(evaluations: int, parts: tuple[in
 def test_gradients_reach_the_coefficients(kind: str) -> None:
     made = method(kind, 7).double().requires_grad_()
     field, y0 = liquid_field(seed=1, batch=2, hidden=3, tau=(0.5, 2.0)), torch.ones(2, 3).double()
-    solver = FixedSteps(1, method=made)
+    solver = NativeSolver(1, method=made)
 
     def solve(*tables: Tensor) -> Tensor:
         # gradcheck changes the tables in place, which are the parameters themselves.
@@ -123,8 +122,7 @@ def test_coefficients_ask_for_no_gradient_and_move_with_the_model() -> None:
 
 def test_half_precision_is_computed_in_float32() -> None:
     field = liquid_field(seed=3, tau=(0.5, 2.0))
-    low = type(field)(field.recurrent.float(), field.drive.float(), field.rate.float())
-    low = low.with_inputs(*(value.bfloat16() for value in (low.rate, *low.inputs)))
+    low = field.with_tensors(*(value.bfloat16() for value in field.tensors))
     y0 = torch.zeros(64, 32, dtype=torch.bfloat16)
     y = learned(7).solve(low, y0).y
     exact = learned(7).solve(field, y0.double()).y

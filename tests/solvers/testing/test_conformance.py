@@ -34,7 +34,7 @@ def test_every_gradient_mode_conforms(name: str, mode: type[solvers.GradientMode
     assert isinstance(solver, NativeSolver)
     gradient = mode()
     if mode is solvers.BacksolveAdjoint and isinstance(solver.method, solvers.SemilinearMethod):
-        gradient = solvers.BacksolveAdjoint(solvers.Tsit5())
+        gradient = solvers.BacksolveAdjoint(solvers.Tsit5(rtol=1e-10, atol=1e-10))
     testing.check_gradients(replace(solver, gradient=gradient))
 
 
@@ -45,12 +45,24 @@ def test_learned_solvers_conform_before_they_are_trained(kind: str, evaluations:
     testing.check_solver(solvers.LearnedSolver([method]), 2)
 
 
-@pytest.mark.parametrize("name", [name for name in NATIVE if "rtol" in solvers.options(name)])
-def test_error_controlled_methods_have_their_order_at_equal_steps(name: str) -> None:
-    kind = type(solvers.get(name))
-    solver = kind(steps=8, step_size=solvers.Uniform())  # type: ignore[call-arg]
-    testing.check_order(solver)
-    testing.check_dense_output(solver)
+ESTIMATING = [name for name in NATIVE if "rtol" in solvers.options(name)]
+
+
+@pytest.mark.parametrize("name", ESTIMATING)
+def test_methods_with_an_estimate_conform_both_ways(name: str) -> None:
+    """By a number of steps, and by tolerances; one of them is what the name gives."""
+    controlled = solvers.options(name)["steps"] is None
+    if controlled:
+        solver = solvers.get(name, steps=8)
+        testing.check_order(solver)
+        testing.check_dense_output(solver)
+    else:
+        solver = solvers.get(name, rtol=1e-5)
+        testing.check_value(solver)
+        testing.check_evaluations(solver)
+        testing.check_tolerance(solver)
+        testing.check_batch_independence(solver)
+        testing.check_statuses(solver)
 
 
 OWN = [Kutta3(steps=8), ShuOsher(steps=8), Trapezoid(), Lawson(steps=8)]
@@ -60,7 +72,7 @@ OWN = [Kutta3(steps=8), ShuOsher(steps=8), Trapezoid(), Lawson(steps=8)]
 def test_a_method_of_ones_own_conforms(solver: NativeSolver) -> None:
     testing.check_solver(solver)
     testing.check_gradients(replace(solver, gradient=solvers.Checkpointing()))
-    if solver.steps is not None:
+    if not solver.step_size.controlled:
         testing.check_batch_independence(replace(solver, step_size=solvers.GradientScaled()))
 
 

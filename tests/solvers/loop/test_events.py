@@ -11,7 +11,7 @@ from torch import Tensor
 
 import solvers
 from solvers import (
-    ETDRK2,
+    ETDRK4,
     PID,
     Bosh3,
     Checkpointing,
@@ -30,7 +30,7 @@ SOLVERS = [
     Bosh3(step_size=PID(1e-7, 1e-7)),
     DormandPrince(step_size=TIGHT),
     Tsit5(step_size=TIGHT),
-    ETDRK2(steps=None, step_size=PID(1e-6, 1e-6)),
+    ETDRK4(step_size=PID(1e-6, 1e-6)),
 ]
 RATES = torch.tensor([[0.5], [2.0], [0.1], [7.0]], dtype=torch.float64)
 ONES = torch.ones(4, 1, dtype=torch.float64)
@@ -42,7 +42,7 @@ def decay(t: Tensor, y: Tensor, rates: Tensor) -> Tensor:
 
 def decay_field(rates: Tensor, solver: Any = None) -> Any:
     """y = y0 exp(-rate t); for exponential methods with half the rate in the target."""
-    if isinstance(solver, ETDRK2):
+    if isinstance(solver, ETDRK4):
         target = ParameterisedField(lambda t, y, rates: -y + 0 * rates, rates)
         return SemilinearField(target, 2 / rates)
     return ParameterisedField(decay, rates)
@@ -94,6 +94,28 @@ def test_direction(direction: int, expected: float) -> None:
     assert float(solution.event_time) == pytest.approx(expected, abs=1e-7)
     sine = math.sin(expected)
     torch.testing.assert_close(solution.y, torch.tensor([[0.0, sine]]).double(), atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 5])
+def test_the_first_of_several_crossings_within_one_step(parts: int) -> None:
+    """The field is still, so that the steps are long, and the event's function crosses often."""
+    event = Event(lambda t, y: torch.cos(parts * math.pi * t.view(-1)) + 0 * y[:, 0])
+    solver = Tsit5(step_size=PID(first_step=1.0))
+    solution = solver.solve(ParameterisedField(lambda t, y: 0 * y), ONES, event=event)
+    assert solution.event_time is not None
+    assert solution.stats.accepted.tolist() == [1] * 4  # type: ignore[union-attr]
+    expected = torch.full((4,), 0.5 / parts, dtype=torch.float64)
+    torch.testing.assert_close(solution.event_time, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("place", [0.3, 0.58, 0.71])
+def test_a_crossing_there_and_back_between_the_points_that_are_looked_at(place: float) -> None:
+    """A dip below zero of a fiftieth of the span: its turn is looked at too."""
+    event = Event(lambda t, y: (t.view(-1) - place).square() - 1e-4 + 0 * y[:, 0])
+    solver = Tsit5(step_size=PID(first_step=1.0))
+    solution = solver.solve(ParameterisedField(lambda t, y: 0 * y), ONES, event=event)
+    expected = torch.full((4,), place - 0.01, dtype=torch.float64)
+    torch.testing.assert_close(solution.event_time, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_a_function_of_time_alone_and_times_of_each_sample() -> None:
@@ -195,7 +217,9 @@ def test_states_after_an_event_are_nan(of_each: bool) -> None:
     torch.testing.assert_close(solution.ys[..., 0], expected, rtol=1e-6, atol=1e-6, equal_nan=True)
 
 
-def test_samples_that_met_their_event_are_not_evaluated_any_more() -> None:
+@pytest.mark.parametrize("selectable", [True, False])
+def test_samples_that_met_their_event_are_not_evaluated_any_more(selectable: bool) -> None:
+    """If the event can be asked for the others alone, as the field can."""
     sizes = []
 
     def field(t: Tensor, y: Tensor, rates: Tensor) -> Tensor:
@@ -204,14 +228,16 @@ def test_samples_that_met_their_event_are_not_evaluated_any_more() -> None:
 
     y0 = torch.tensor([[1.0], [0.51], [0.7]], dtype=torch.float64)
     counted = ParameterisedField(field, ONES[:3])
-    solution = Tsit5(step_size=TIGHT).solve(counted, y0, (0.0, 3.0), event=Event(below_half))
-    assert (sizes[0], sizes[-1]) == (3, 1)
+    event = Event(ParameterisedField(below_half) if selectable else below_half)
+    solution = Tsit5(step_size=TIGHT).solve(counted, y0, (0.0, 3.0), event=event)
+    assert (sizes[0], sizes[-1]) == (3, 1 if selectable else 3)
     assert sizes == sorted(sizes, reverse=True)
     expected = torch.log(y0[:, 0] / 0.5)
     torch.testing.assert_close(solution.event_time, expected, rtol=1e-6, atol=1e-6)
     nfe = solution.stats.nfe
     assert isinstance(nfe, Tensor)
-    assert nfe[1] < nfe[2] < nfe[0]
+    assert int(nfe.sum()) == sum(sizes)
+    assert nfe[1] < nfe[2] < nfe[0] or not selectable
 
 
 def test_an_event_function_that_holds_tensors_of_each_sample() -> None:
@@ -264,10 +290,10 @@ def test_what_is_refused() -> None:
         solvers.Euler(),
         solvers.Heun(),
         solvers.ClassicRK4(),
-        solvers.DormandPrince(5, solvers.Uniform()),
+        solvers.DormandPrince(5),
     )
     for solver in budgets:
-        with pytest.raises(ValueError, match="events need error control: take step_size=PID"):
+        with pytest.raises(ValueError, match="events need error control: take tolerances"):
             solver.solve(decay_field(RATES), ONES, event=Event(below_half))
     for method in ("rk4", "dopri5"):
         with pytest.raises(ValueError, match="take a native solver with error control"):

@@ -18,11 +18,14 @@ from solvers import (
     STEP_UNDERFLOW,
     Bosh3,
     DormandPrince,
+    Euler,
+    GradientScaled,
     Heun,
     HeunEuler,
     NativeSolver,
     SolverError,
     Tsit5,
+    Uniform,
 )
 
 F64 = torch.float64
@@ -126,7 +129,9 @@ def test_dt_min_is_kept() -> None:
     solution = HeunEuler(step_size=pid).solve(field, torch.ones(2, 1, dtype=F64), throw=False)
     assert solution.status.tolist() == [STEP_UNDERFLOW] * 2
     assert float(solution.y.min()) == pytest.approx(0.5, abs=2e-3)
-    with pytest.raises(SolverError, match="2 of 2 samples needed a step smaller than the time can"):
+    with pytest.raises(
+        SolverError, match=r"2 of 2 samples \(0, 1\) needed a step smaller than the time can"
+    ):
         HeunEuler(step_size=pid).solve(kink, torch.ones(2, 1, dtype=F64))
 
 
@@ -170,18 +175,60 @@ def test_bad_options(options: dict[str, Any], words: str) -> None:
         PID(**options)
 
 
+def test_steps_and_tolerances_name_the_rule() -> None:
+    assert Tsit5(5).step_size == Heun(5).step_size == Uniform(5)
+    assert Heun(rtol=1e-3).step_size == HeunEuler(rtol=1e-3).step_size == PID(rtol=1e-3)
+    assert Bosh3(atol=1e-2, step_size=PID(max_steps=7)).step_size == PID(atol=1e-2, max_steps=7)
+    assert Euler(3, step_size=Uniform()).step_size == Uniform(3)
+    scaled = GradientScaled(5, sharpness=1.0)
+    assert Euler(3, step_size=scaled).step_size == GradientScaled(3, sharpness=1.0)
+    assert Euler().with_steps(3) == Euler(3) != Euler(step_size=Uniform(3))
+    assert Tsit5().with_steps(3) == Tsit5()
+    assert solvers.get("heun", rtol=1e-3) == Heun(rtol=1e-3)
+    assert solvers.get("tsit5", steps=3) == Tsit5(3)
+    assert solvers.get("bosh3", shared=True, max_steps=9) == Bosh3(
+        step_size=PID(max_steps=9, shared=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        Euler(3),
+        Euler(step_size=Uniform(3)),
+        Euler(step_size=GradientScaled(3, cap=1.0)),
+        Tsit5(),
+        Tsit5(4),
+        Bosh3(rtol=1e-3),
+        DormandPrince(step_size=PID(max_steps=9)),
+        Heun(atol=1e-3, gradient=solvers.Checkpointing()),
+    ],
+    ids=repr,
+)
+def test_a_solver_is_what_its_repr_says(solver: NativeSolver) -> None:
+    assert eval(repr(solver), vars(solvers)) == solver
+
+
 def test_steps_and_rules_that_do_not_fit() -> None:
-    with pytest.raises(ValueError, match="PID chooses its own number of steps, so steps must be"):
-        Tsit5(steps=5)
-    with pytest.raises(ValueError, match="PID needs a method that estimates its error"):
-        solvers.ClassicRK4(steps=None, step_size=PID())
-    with pytest.raises(ValueError, match="Uniform needs a number of steps, such as steps=5"):
-        Heun(steps=None)
+    with pytest.raises(ValueError, match="PID chooses its own number of steps, so steps=5 means"):
+        Tsit5(5, step_size=PID())
+    with pytest.raises(ValueError, match="steps and rtol or atol contradict each other"):
+        Heun(5, rtol=1e-3)
+    with pytest.raises(ValueError, match="steps and rtol contradict each other"):
+        solvers.get("tsit5", steps=4, rtol=1e-3)
+    with pytest.raises(ValueError, match="Uniform takes a number of steps and no tolerances"):
+        Heun(rtol=1e-3, step_size=Uniform(5))
+    for options in ({"rtol": 1e-3}, {"step_size": PID()}):
+        with pytest.raises(ValueError, match="PID needs a method that estimates its error"):
+            solvers.ClassicRK4(**options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="rtol must be a positive finite number"):
+        Heun(rtol=-1.0)
     with pytest.raises(ValueError, match="step_size must be a rule"):
         Heun(step_size="pid")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="gradient must be a mode"):
         Heun(gradient="backpropagation")  # type: ignore[arg-type]
-    assert Tsit5().with_steps(3) == Tsit5()
+    with pytest.raises(ValueError, match=r"method must be a solvers\.Method"):
+        NativeSolver(5)
 
 
 @pytest.mark.parametrize(

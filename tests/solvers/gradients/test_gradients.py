@@ -8,6 +8,7 @@ from torch import Tensor
 
 import solvers
 from liquid_ode.cells import LiquidField
+from liquid_ode.cells.liquid import VectorTarget
 from solvers import Euler, ExponentialEuler, SemiImplicitEuler, Uniform
 from tests.solvers.fields import is_taped
 
@@ -26,7 +27,7 @@ def liquid_tensors(dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
 
 def graph_solve(solver: solvers.Solver, field: LiquidField, h0: Tensor) -> Tensor:
     """The same solve by autograd: a plain semilinear field has no hand-written derivative."""
-    plain = solvers.SemilinearField(field.target, 1 / field.rate)
+    plain = solvers.SemilinearField(field.target.__call__, 1 / field.rate)
     return solver.solve(plain, h0).y
 
 
@@ -88,16 +89,17 @@ def test_vmap_and_per_sample_gradients(solver: solvers.Solver) -> None:
     torch.testing.assert_close(grads[0], single)
 
 
-def test_a_pullback_field_with_a_number_for_its_rate_goes_by_autograd() -> None:
+@pytest.mark.parametrize(
+    "rate", [2.0, torch.full((4,), 2.0, dtype=torch.float64)], ids=["float", "row"]
+)
+def test_a_rate_that_is_not_one_of_each_element_goes_by_autograd(rate: Tensor | float) -> None:
     recurrent, drive, _, h0 = liquid_tensors()
-
-    class Fixed(LiquidField):
-        @property
-        def rate(self) -> float:
-            return 2.0
-
-    field = Fixed(recurrent, drive, torch.full_like(drive, 2.0))
+    tau = 1 / rate
+    field = solvers.SemilinearField(VectorTarget(recurrent, drive), tau)
     y = Euler(steps=3).solve(field, h0).y
-    expected = Euler(steps=3).solve(LiquidField(recurrent, drive, field._rate), h0).y
+    assert not is_taped(y)
+    each = torch.full_like(drive, 2.0)
+    expected = Euler(steps=3).solve(LiquidField(recurrent, drive, each), h0).y
     torch.testing.assert_close(y, expected)
-    assert torch.autograd.grad(y.sum(), recurrent)[0].any()
+    found, wanted = (torch.autograd.grad(x.sin().sum(), recurrent)[0] for x in (y, expected))
+    torch.testing.assert_close(found, wanted)

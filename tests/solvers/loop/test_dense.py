@@ -13,6 +13,7 @@ from torch import Tensor
 import solvers
 from solvers import (
     ETDRK2,
+    ETDRK4,
     PID,
     Bosh3,
     Checkpointing,
@@ -34,7 +35,7 @@ CONTROLLED = [
     Bosh3(),
     DormandPrince(),
     Tsit5(),
-    ETDRK2(steps=None, step_size=LOOSE),
+    ETDRK4(step_size=LOOSE),
 ]
 BUDGETS = [Euler(steps=6), Euler(steps=6, step_size=Uniform()), Heun(steps=6), ClassicRK4(steps=6)]
 KEEPERS = [*CONTROLLED, *BUDGETS, ExponentialEuler(steps=6), ETDRK2(steps=6)]
@@ -45,7 +46,7 @@ def name_of(solver: NativeSolver) -> str:
 
 
 def field_for(solver: NativeSolver) -> Forced | TimeDependent:
-    return Forced() if isinstance(solver, ExponentialEuler | ETDRK2) else TimeDependent()
+    return Forced() if isinstance(solver, ExponentialEuler | ETDRK2 | ETDRK4) else TimeDependent()
 
 
 def path(solver: NativeSolver, y0: Tensor, t_eval: Any, **more: Any) -> Tensor:
@@ -56,7 +57,7 @@ def path(solver: NativeSolver, y0: Tensor, t_eval: Any, **more: Any) -> Tensor:
 
 # The order of a step's path is that of its error less one: of the method's own polynomial, of the
 # cubic Hermite that the others have, and of the line that methods of order 1 have.
-PATHS = {DormandPrince: 4, Tsit5: 4, RK4: 3, Bosh3: 3, Heun: 2, Euler: 1}
+PATHS = {DormandPrince: 4, Tsit5: 4, ClassicRK4: 3, Bosh3: 3, Heun: 2, Euler: 1}
 
 
 @pytest.mark.parametrize(("kind", "order"), PATHS.items(), ids=str)
@@ -160,7 +161,7 @@ def test_times_of_float32_may_miss_the_span_by_a_rounding() -> None:
 @pytest.mark.parametrize("gradient", [solvers.Backpropagation(), Checkpointing()], ids=repr)
 def test_gradients_through_the_path(solver: NativeSolver, gradient: solvers.GradientMode) -> None:
     """Against the closed form, at small steps; the same in every mode, to the last bit."""
-    fine = solver if solver.steps is None else solver.with_steps(100)
+    fine = solver.with_steps(100)  # itself, if it has no budget
     fine = replace(fine, gradient=gradient)
     field, times = field_for(solver), [0.0, 0.21, 0.67, 1.0]
     y0 = torch.linspace(0.5, 1.5, 4, dtype=torch.float64).view(4, 1).requires_grad_()
@@ -192,7 +193,7 @@ def test_paths_of_samples_that_arrive_early(solver: NativeSolver) -> None:
 
 
 @pytest.mark.parametrize(
-    "solver", [ExponentialEuler(steps=2), ETDRK2(steps=2), ETDRK2(steps=None, step_size=PID())]
+    "solver", [ExponentialEuler(steps=2), ETDRK2(steps=2), ETDRK4(step_size=PID())]
 )
 def test_paths_of_exponential_methods_follow_a_stiff_leak(solver: NativeSolver) -> None:
     """Their steps are exact here, and as long as they like."""

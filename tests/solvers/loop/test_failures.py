@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import solvers
 from solvers import (
-    ETDRK2,
+    ETDRK4,
     MAX_STEPS,
     NON_FINITE,
     PID,
@@ -64,16 +64,16 @@ def test_each_sample_has_its_own_status(solver: NativeSolver) -> None:
     with pytest.raises(SolverError) as caught:
         solver.solve(field, y0)
     for words in (
-        "1 of 5 samples reached the largest number of steps: raise max_steps",
-        "1 of 5 samples met a NaN or an infinity",
-        "1 of 5 samples needed a step smaller than the time can resolve",
+        "1 of 5 samples (3) reached the largest number of steps: raise max_steps",
+        "1 of 5 samples (1) met a NaN or an infinity",
+        "1 of 5 samples (2) needed a step smaller than the time can resolve",
         "throw=False returns the statuses instead",
     ):
         assert words in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "solver", [Bosh3(), DormandPrince(), Tsit5(), ETDRK2(step_size=PID())], ids=kind_of
+    "solver", [Bosh3(), DormandPrince(), Tsit5(), ETDRK4(step_size=PID())], ids=kind_of
 )
 def test_nan_from_the_start(solver: NativeSolver) -> None:
     y0 = torch.tensor([[1.0, 1.0], [math.nan, 1.0], [1.0, math.inf]], dtype=F64)
@@ -131,17 +131,17 @@ def test_a_rejected_infinite_step_does_not_spoil_the_gradient() -> None:
     blown = []
 
     def field(t: Tensor, y: Tensor) -> Tensor:
-        slope = rate * y / (y > 0.2).to(y.dtype)  # infinite below 0.2, where no true path leads
+        slope = rate * y / (y > 0.1).to(y.dtype)  # infinite below 0.1, where no true path leads
         blown.append(bool(torch.isinf(slope).any()))
         return slope
 
     y0 = torch.tensor([[2.0], [1.9]], dtype=F64)
     solution = HeunEuler(step_size=PID(1e-4, 1e-4, first_step=0.6)).solve(
-        ParameterisedField(lambda t, y, ones: field(t, y), torch.ones(2, 1)), y0
+        ParameterisedField(lambda t, y, ones: field(t, y), torch.ones(2, 1)), y0, (0.0, 1.3)
     )
     assert any(blown)
     (grad,) = torch.autograd.grad(solution.y.sum(), rate)
-    torch.testing.assert_close(grad, solution.y.sum().detach(), rtol=1e-3, atol=0.0)
+    torch.testing.assert_close(grad, 1.3 * solution.y.sum().detach(), rtol=1e-3, atol=0.0)
 
 
 class Sharing(solvers.Method):
@@ -159,8 +159,8 @@ class Sharing(solvers.Method):
 
 
 def test_the_controller_leaves_what_the_method_gave_it_alone() -> None:
-    class Own(NativeSolver):
-        method = Sharing()
+    class Own(NativeSolver, method=Sharing()):
+        """Of the method above."""
 
     y0 = torch.tensor([[1.0], [2.0]], dtype=F64, requires_grad=True)
     solution = Own(step_size=PID(1e-6, 1e-6)).solve(lambda t, y: -y, y0)
