@@ -43,7 +43,8 @@ def register_masks(
         )
     for name, mask in _masks(wiring):
         # Where the weights are made: under `with torch.device(...)` not where the wiring was.
-        own = None if mask is None else mask.to(torch.get_default_device())
+        # (Not torch.get_default_device(), which knows nothing of `with` in old versions of torch.)
+        own = None if mask is None else mask.to(torch.empty(0).device)
         module.register_buffer(name, own, persistent=False)
     if wiring is not None:
         # Of the function, not of the module: copies of the module have it too.
