@@ -240,6 +240,26 @@ def test_samples_that_met_their_event_are_not_evaluated_any_more(selectable: boo
     assert nfe[1] < nfe[2] < nfe[0] or not selectable
 
 
+def test_a_row_that_met_its_event_does_not_disturb_what_comes_after() -> None:
+    """The field is a plain function, which keeps the row, and is not finite where it stopped."""
+    rate = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    asked = []
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        asked.append(len(y))
+        return -rate * y / (y - 0.4 > 0).to(y.dtype)
+
+    y0 = torch.tensor([[0.8], [3.0]], dtype=torch.float64)
+    event = Event(lambda t, y: y[:, 0] - 0.5)
+    solution = Tsit5(step_size=TIGHT).solve(field, y0, (0.0, 1.5), event=event)
+    assert set(asked) == {2}
+    assert solution.event_time is not None
+    torch.testing.assert_close(solution.event_time[0].item(), math.log(1.6), rtol=1e-6, atol=0)
+    torch.testing.assert_close(solution.y[1].item(), 3 * math.exp(-1.5), rtol=1e-6, atol=0)
+    (grad,) = torch.autograd.grad(solution.y[1].sum(), rate)
+    torch.testing.assert_close(grad.item(), -4.5 * math.exp(-1.5), rtol=1e-6, atol=0)
+
+
 def test_an_event_function_that_holds_tensors_of_each_sample() -> None:
     """A closure cannot be asked for a part of the batch; its samples are evaluated to the end."""
     limits = torch.tensor([0.9, 0.2, 0.6, 0.4], dtype=torch.float64)
