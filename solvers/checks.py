@@ -22,14 +22,14 @@ def check_steps(steps: Any, name: str = "steps") -> int:
 
 def check_tolerance(name: str, value: Any) -> None:
     """Raise ValueError where a tolerance is not a positive finite number."""
-    valid = isinstance(value, int | float) and not isinstance(value, bool)
+    valid = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not (valid and 0 < value < math.inf):
         raise ValueError(f"{name} must be a positive finite number, not {value!r}")
 
 
 def check_number(name: str, value: Any, low: float, high: float) -> None:
     """Raise ValueError where a number does not lie between two others, those not included."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (low < value < high):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (low < value < high):
         raise ValueError(f"{name} must be a number in ({low:g}, {high:g}), not {value!r}")
 
 
@@ -58,7 +58,7 @@ def check_span(t_span: Any) -> tuple[float, float]:
     Raises:
         ValueError: where it is none, runs backwards, or asks for a gradient.
     """
-    for t in t_span if isinstance(t_span, tuple | list) else (t_span,):
+    for t in t_span if isinstance(t_span, (tuple, list)) else (t_span,):
         check_no_gradient("t_span", t)
     try:
         t0, t1 = (float(t) for t in t_span)
@@ -89,7 +89,7 @@ def check_times(y0: Tensor, span: tuple[float, float], t_eval: Any) -> list[floa
         ValueError: where they are none, do not increase, or lie outside the span.
     """
     t0, t1 = span
-    for t in t_eval if isinstance(t_eval, tuple | list) else (t_eval,):
+    for t in t_eval if isinstance(t_eval, (tuple, list)) else (t_eval,):
         check_no_gradient("t_eval", t)
     values = torch.as_tensor(t_eval, dtype=torch.float64, device="cpu").detach()
     of_each = values.ndim == 2 and y0.ndim > 1 and values.shape[1] == y0.shape[0]

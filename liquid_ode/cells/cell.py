@@ -89,7 +89,7 @@ class RecurrentCell(nn.Module, ABC):
                 )
             check_durations(duration)
             duration = duration.expand(*batch, *ones).reshape(1, -1, *ones)
-        elif not isinstance(duration, int | float):
+        elif not isinstance(duration, (int, float)):
             raise ValueError(f"duration must be a number or a tensor, not {duration!r}")
         elif not (math.isfinite(duration) and duration >= 0):
             raise ValueError(f"duration must be finite and at least 0, not {duration}")

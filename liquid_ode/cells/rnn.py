@@ -251,7 +251,7 @@ class LiquidRNN(nn.Module):
         """The durations as data, with an axis of 1 for each of a sample's."""
         if durations is None:
             return None
-        if not isinstance(durations, Tensor | PackedSequence):
+        if not isinstance(durations, (Tensor, PackedSequence)):
             raise ValueError(
                 f"durations must be a tensor or a PackedSequence, not {type(durations).__name__}"
             )

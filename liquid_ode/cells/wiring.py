@@ -294,7 +294,7 @@ def _check_within(name: str, value: int, least: int, most: int) -> None:
 
 
 def _check_sparsity(sparsity: float) -> None:
-    if not isinstance(sparsity, int | float) or not 0 <= sparsity < 1:
+    if not isinstance(sparsity, (int, float)) or not 0 <= sparsity < 1:
         raise ValueError(f"sparsity must lie in [0, 1), not {sparsity!r}")
 
 

@@ -119,7 +119,7 @@ class SemilinearField(RelaxationField):
                 f"target must be a function target(t, y), not {type(target).__name__}; "
                 "SemilinearField takes (target, tau)"
             )
-        if not isinstance(tau, int | float) and not (
+        if not isinstance(tau, (int, float)) and not (
             isinstance(tau, Tensor) and tau.is_floating_point() and tau.numel()
         ):
             raise ValueError(f"tau must be a number or a floating-point tensor, not {tau!r}")

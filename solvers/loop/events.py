@@ -90,12 +90,15 @@ class Event:
         inner = [self._at(function, path, t, theta) for theta in thetas[1:-1]]
         values = torch.stack([before, *inner, after])
         a, b, c = values[:-2], values[1:-1], values[2:]
-        dips = (a * b > 0) & (b * c > 0) & (b.abs() < a.abs()) & (b.abs() <= c.abs())
-        if bool(dips.any()):  # between three points of one sign it may have been across and back
-            place = torch.where(dips, b.abs(), torch.inf).argmin(0, keepdim=True)
-            a, b, c = (x.gather(0, place).squeeze(0) for x in (a, b, c))
+        bend = a - 2 * b + c
+        # Between points of one sign it may have been across and back, where a parabola turns.
+        dips = (a * b > 0) & (b * c > 0) & (bend * b > 0) & ((a - c).abs() < 2 * bend.abs())
+        if bool(dips.any()):
+            lowest = (b - (a - c).square() / (8 * bend)) * b.sign()
+            place = torch.where(dips, lowest, torch.inf).argmin(0, keepdim=True)
+            a, b, c, bend = (x.gather(0, place).squeeze(0) for x in (a, b, c, bend))
             middle = thetas.gather(0, place + 1).squeeze(0)
-            shift = (0.5 * (a - c) / (a - 2 * b + c)).nan_to_num().clamp(-1, 1)
+            shift = (0.5 * (a - c) / bend).nan_to_num().clamp(-1, 1)
             turn = torch.where(dips.any(0), middle + shift / _PARTS, middle)
             value = self._at(function, path, t, turn)
             thetas, order = torch.cat([thetas, turn.unsqueeze(0)]).sort(dim=0)

@@ -318,3 +318,13 @@ def test_what_is_refused() -> None:
     for method in ("rk4", "dopri5"):
         with pytest.raises(ValueError, match="take a native solver with error control"):
             TorchDiffEq(method).solve(decay_field(RATES), ONES, event=Event(below_half))
+
+
+@pytest.mark.parametrize("place", [0.03, 0.3, 0.48, 0.52, 0.58, 0.97])
+def test_across_and_back_within_a_part_of_a_step(place: float) -> None:
+    solver = Tsit5(step_size=PID(first_step=1.0))
+    near = Event(lambda t, y: (t.view(-1) - place).square() - 1e-4)
+    solution = solver.solve(lambda t, y: 0 * y, torch.ones(2, 1, dtype=torch.float64), event=near)
+    assert solution.event_time is not None
+    expected = torch.full((2,), place - 0.01, dtype=torch.float64)
+    torch.testing.assert_close(solution.event_time, expected, rtol=0.0, atol=1e-9)
