@@ -28,7 +28,14 @@ def test_type_checkers_see_the_names_that_there_are() -> None:
 
 
 @pytest.mark.parametrize(
-    "use", [typed_use.solve, typed_use.cells, typed_use.diffusion, typed_use.training]
+    "use",
+    [
+        typed_use.solve,
+        typed_use.more_solving,
+        typed_use.cells,
+        typed_use.diffusion,
+        typed_use.training,
+    ],
 )
 def test_typed_use_runs(use: Callable[[], None]) -> None:
     use()

@@ -36,7 +36,33 @@ from liquid_ode import (
 )
 from liquid_ode.cells import ODECell
 from liquid_ode.models import Denoiser
-from solvers import Euler, Heun, SemilinearField, Solution, Solver
+from solvers import (
+    ETDRK4,
+    PID,
+    BacksolveAdjoint,
+    ButcherTableau,
+    Checkpointing,
+    DormandPrince,
+    Euler,
+    Event,
+    GradientScaled,
+    Heun,
+    Method,
+    NativeSolver,
+    ParameterisedField,
+    Problem,
+    Recorder,
+    RungeKutta,
+    SemilinearField,
+    Solution,
+    Solver,
+    SolverError,
+    StepResult,
+    StepSizeRule,
+    TorchDiffEq,
+    Tsit5,
+    Uniform,
+)
 
 
 def solve() -> None:
@@ -51,6 +77,49 @@ def solve() -> None:
     assert_type(Heun(steps=2).solve(field, torch.ones(4, 3), (0.0, 0.5), t_eval=[0.2]).y, Tensor)
     assert_type(field.target(torch.zeros(()), torch.ones(4, 3)), Tensor)
     assert_type(solvers.get("heun", steps=3), Solver)
+
+
+class TwoStage(Method):
+    """A method of one's own."""
+
+    order, stages = 2, 2
+
+    def step(
+        self, field: solvers.VectorField, t: Tensor, y: Tensor, dt: float | Tensor, first: Tensor
+    ) -> StepResult:
+        return StepResult(y + dt * field(t + dt / 2, y + dt / 2 * first))
+
+
+class Named(NativeSolver, method=TwoStage(), step_size=Uniform(3)):
+    """A solver of one's own, with a name."""
+
+
+def more_solving() -> None:
+    heun = RungeKutta(ButcherTableau(a=((1.0,),), b=(0.5, 0.5), c=(0.0, 1.0), order=2))
+    every: list[Solver] = [
+        Euler(step_size=GradientScaled(3, sharpness=0.4)),
+        DormandPrince(step_size=PID(1e-3, shared=True), gradient=Checkpointing()),
+        Tsit5(rtol=1e-3, atol=1e-4, gradient=BacksolveAdjoint()),
+        NativeSolver(steps=4, method=heun),
+        Named(4),
+        TorchDiffEq("dopri5", rtol=1e-4),
+        Recorder(Heun(3)),
+    ]
+    rates = torch.ones(4, 1)
+    field = ParameterisedField(lambda t, y, rates: -rates * y, rates)
+    for solver in every:
+        assert_type(solver.with_steps(2).solve(field, torch.ones(4, 3)), Solution)
+    assert_type(Named(4).with_steps(2), Named)
+    assert_type(Named(4).step_size, StepSizeRule)
+    stop = Event(lambda t, y: y[:, 0] - 0.5, direction=-1)
+    found = Tsit5().solve(field, torch.ones(4, 3), event=stop, throw=False)
+    assert_type(found.event_time, Tensor | None)
+    assert_type(ETDRK4(rtol=1e-3), ETDRK4)
+    assert_type(Problem(field, torch.ones(4, 3)).y0, Tensor)
+    try:
+        Tsit5(step_size=PID(max_steps=1)).solve(field, torch.ones(4, 3))
+    except SolverError as error:
+        assert_type(error.solution, Solution | None)
 
 
 class GRU(RecurrentCell):
