@@ -194,8 +194,10 @@ def fitted(field: VectorField, y0: Tensor) -> VectorField:
     if not isinstance(field, RelaxationField) or not isinstance(field.rate, Tensor):
         return field
     rate = field.rate
-    sizes = list(zip(reversed(rate.shape), reversed(y0.shape), strict=False))
-    if rate.ndim > y0.ndim or any(own not in (size, 1) for own, size in sizes):
+    matched = y0.shape[y0.ndim - rate.ndim :] if rate.ndim <= y0.ndim else ()
+    if len(matched) != rate.ndim or any(
+        own not in (size, 1) for own, size in zip(rate.shape, matched, strict=True)
+    ):
         raise ValueError(
             f"tau has shape {tuple(rate.shape)}, which does not broadcast to that of the state, "
             f"{tuple(y0.shape)}"
