@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,35 @@ def test_boundaries(package: str, forbidden: list[str]) -> None:
         for name in imported(path):
             bad = [rule for rule in forbidden if name == rule or name.startswith(rule + ".")]
             assert not bad, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_the_rooms_of_the_solvers_stand_on_each_other() -> None:
+    """No file of solvers is, by way of others, imported by what it imports, nor is any folder."""
+
+    def arrows(room: Callable[[str], str]) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        modules = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths}
+        for path in paths:
+            here = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            there = {room(name) for name in imported(path) if name in modules}
+            found.setdefault(room(here), set()).update(there - {room(here)})
+        return found
+
+    paths = [path for path in files("solvers") if path.name != "__init__.py"]
+    for room in (lambda name: name, lambda name: ".".join(name.split(".")[:2])):
+        left = arrows(room)
+        while left:
+            on_the_ground = {name for name, below in left.items() if not below & left.keys()}
+            assert on_the_ground, f"a circle among {sorted(left)}"
+            left = {name: below for name, below in left.items() if name not in on_the_ground}
+
+
+def test_private_state_of_torch_is_left_alone() -> None:
+    for path in [*files("solvers"), *files("liquid_ode/cells")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            private = isinstance(node, ast.Attribute) and node.attr.startswith("_")
+            if private and ast.unparse(node).startswith("torch."):
+                raise AssertionError(f"{path.relative_to(ROOT)} uses {ast.unparse(node)}")
 
 
 def test_torchdiffeq_is_imported_by_its_adapter_alone() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,17 @@ from solvers.loop.step import Step
 from solvers.methods.arithmetic import advance
 from solvers.methods.base import Method
 from solvers.methods.runge_kutta import RungeKutta
-from solvers.native import NativeSolver
 from solvers.solution import SUCCESS, Solution
+from solvers.step_size.rules import StepSizeRule
+
+
+class Stepper(Protocol):
+    """What :class:`BacksolveAdjoint` asks of a solver: that of a :class:`solvers.NativeSolver`."""
+
+    @property
+    def method(self) -> Method: ...
+    @property
+    def step_size(self) -> StepSizeRule: ...
 
 
 @dataclass(frozen=True)
@@ -54,12 +63,12 @@ class BacksolveAdjoint(GradientMode):
     Reference: Chen et al. 2018, Neural ordinary differential equations, algorithm 1.
     """
 
-    solver: NativeSolver | None = None
+    solver: Stepper | None = None
 
     def __post_init__(self) -> None:
         if self.solver is None:
             return
-        if not isinstance(self.solver, NativeSolver):
+        if not isinstance(getattr(self.solver, "method", None), Method):
             raise ValueError(
                 "the solver of BacksolveAdjoint must be one of this package's own, such as "
                 f"solvers.DormandPrince(), not {self.solver!r}"
