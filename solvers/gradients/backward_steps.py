@@ -13,7 +13,7 @@ from solvers.fields.derivatives import LeakPullback, PullbackFunction, TargetPul
 from solvers.loop.progress import Progress
 from solvers.loop.step import Step
 from solvers.methods.arithmetic import Increment
-from solvers.methods.relaxation import BoundLeak, BoundRelaxation, Relaxation
+from solvers.methods.relaxation import BoundRelaxation, Relaxation
 
 
 @dataclass
@@ -37,8 +37,9 @@ class Trajectory:
         self.states.append(at.y)
         self.targets.append(step.first)
         self.sizes.append(step.dt)
-        if isinstance(at.bound, BoundLeak):
-            self.gains.append(at.bound.gain)
+        gain = cast(BoundRelaxation, at.bound).gain
+        if gain is not None:
+            self.gains.append(gain)
 
     def tensors(self) -> list[Tensor]:
         """What autograd is to keep."""
@@ -100,7 +101,7 @@ class TargetSweep:
         sizes = steps.sizes
         for index in range(len(sizes) - 1, -1, -1):
             y, target, dt = steps.states[index], steps.targets[index], sizes[index]
-            weight = self.bound.weight(dt, y)
+            weight = self.bound.weights(dt, y)
             gap = target - y
             gathered = grad * gap if gathered is None else gathered.addcmul_(grad, gap)
             if isinstance(dt, Tensor) or index == 0 or sizes[index - 1] != dt:
@@ -127,7 +128,7 @@ class LeakSweep:
 
     def __init__(self, method: Relaxation, field: RelaxationField) -> None:
         self.method = method
-        self.bound = BoundLeak(method, field)
+        self.bound = BoundRelaxation(method, field)
         self.pullback: LeakPullback = _pullback(field)
 
     def run(self, steps: Trajectory, grad: Tensor) -> Sweep:
@@ -137,7 +138,7 @@ class LeakSweep:
         sizes = steps.sizes
         for index in range(len(sizes) - 1, -1, -1):
             y, target, dt = steps.states[index], steps.targets[index], sizes[index]
-            gain, scale = steps.gains[index], self.bound.scale(dt, y)
+            gain, scale = steps.gains[index], self.bound.weights(dt, y)
             weight = self.method.weight(scale * gain)
             slope = self.method.weight_slope(weight).mul_((target - y).mul_(grad))
             gathered = slope * gain if gathered is None else gathered.addcmul_(slope, gain)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor
 
 from solvers.fields.base import VectorField, evaluate
 from solvers.methods.arithmetic import Increment
-from solvers.methods.interpolation import Interpolant, Path
+from solvers.methods.interpolation import Path, hermite, line
+from solvers.methods.tableaus import Tableau
 
 
 class StepResult(NamedTuple):
@@ -90,9 +91,9 @@ class Method(ABC):
     ) -> Path:
         """The states within a step: linear for order 1, else cubic Hermite."""
         if result.last is None or self.order == 1:
-            return Interpolant(y, result.y, dt)
+            return Path(y, dt, line, (result.y,))
         ends = self.derivative(field, y, first), self.derivative(field, result.y, result.last)
-        return Interpolant(y, result.y, dt, ends)
+        return Path(y, dt, hermite, (result.y, *ends))
 
     def bind(self, field: VectorField, *, controlled: bool = False) -> BoundMethod:
         """The method on one field, for one solve; it may keep what does not change between steps.
@@ -110,8 +111,30 @@ class Method(ABC):
         return BoundMethod(self, field)
 
 
+class TableauMethod(Method):
+    """A method that its tableau describes."""
+
+    tableau: Tableau[Any]
+
+    @property
+    def order(self) -> int:
+        return self.tableau.order
+
+    @property
+    def stages(self) -> int:
+        return self.tableau.stages
+
+    @property
+    def error_order(self) -> int | None:
+        order = self.tableau.embedded_order
+        return None if order is None else order + 1
+
+
 class BoundMethod:
-    """A method on one field, for one solve: what the integration loop calls."""
+    """A method on one field, for one solve: what the integration loop calls.
+
+    Each call is that of the method, of the step made last where a step is meant.
+    """
 
     def __init__(self, method: Method, field: VectorField) -> None:
         self.method = method
@@ -119,7 +142,7 @@ class BoundMethod:
 
     def on(self, field: VectorField) -> BoundMethod:
         """The same method on another field of the same kind."""
-        return self.method.bind(field)
+        return type(self)(self.method, field)
 
     def first(self, t: Tensor, y: Tensor) -> Tensor:
         return self.method.first(self.field, t, y)
@@ -131,9 +154,7 @@ class BoundMethod:
         return self.method.step(self.field, t, y, dt, first)
 
     def error(self, result: StepResult, dt: Increment) -> Tensor:
-        """The estimate of the local error of the step made last."""
         return self.method.error(result, dt)
 
     def path(self, y: Tensor, dt: Increment, first: Tensor, result: StepResult) -> Path:
-        """The states within a step."""
         return self.method.path(self.field, y, dt, first, result)

@@ -8,50 +8,35 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from solvers.methods.tableaus import Tableau
+
 Phi = tuple[float, float, float]
 """A weight w = w_1 phi_1 + w_2 phi_2 + w_3 phi_3."""
 
 
 @dataclass(frozen=True)
-class ExponentialTableau:
+class ExponentialTableau(Tableau[Phi]):
     """Coefficients of an explicit exponential Runge-Kutta method for dy/dt = (u(t, y) - y)/tau.
 
     With r = dt/tau, z = -r and u_j = u(t + c_j dt, Y_j):
     Y_i = e^(c_i z) y + r sum_j a_ij(c_i z) u_j,  y1 = e^z y + r sum_j b_j(z) u_j.
 
-    Args:
-        a: rows 2 to s; each weight is a combination of phi_1 to phi_3 at c_i z.
-        b: weights of the stages, combinations of phi_1 to phi_3 at z.
-        c: nodes; the first is 0.
-        order: order of convergence.
-        embedded: weights of a second result of a lower order; None where there is none.
-        embedded_order: order of that result.
+    The arguments are those of :class:`Tableau`; each weight is a combination of phi_1 to phi_3, at
+    c_i z in ``a`` and at z in ``b`` and ``embedded``.
 
     Raises:
         ValueError: where the shapes do not fit, or the weights of a row do not sum to c_i phi_1,
             which makes the method exact for a constant target.
     """
 
-    a: tuple[tuple[Phi, ...], ...]
-    b: tuple[Phi, ...]
-    c: tuple[float, ...]
-    order: int
-    embedded: tuple[Phi, ...] | None = None
-    embedded_order: int | None = None
-
     def __post_init__(self) -> None:
-        stages = len(self.b)
-        if len(self.c) != stages or [len(row) for row in self.a] != list(range(1, stages)):
-            raise ValueError(f"a, b and c do not describe one explicit method of {stages} stages")
+        super().__post_init__()
         rows = [*zip(self.a, self.c[1:], strict=True), (self.b, 1.0)]
-        if self.embedded is not None:
-            rows.append((self.embedded, 1.0))
+        rows += [] if self.embedded is None else [(self.embedded, 1.0)]
         for row, node in rows:
             sums = [sum(weights) for weights in zip(*row, strict=True)]
-            if not all(
-                math.isclose(value, wanted, abs_tol=1e-12)
-                for value, wanted in zip(sums, (node, 0.0, 0.0), strict=True)
-            ):
+            pairs = zip(sums, (node, 0.0, 0.0), strict=True)
+            if not all(math.isclose(*pair, abs_tol=1e-12) for pair in pairs):
                 raise ValueError(f"the weights {row} must sum to {node} phi_1, not {sums}")
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,82 +11,61 @@ from torch import Tensor
 from solvers.methods.arithmetic import Increment, axpy
 
 
-class Path(Protocol):
-    """The states within one step from t to t + dt."""
-
-    @property
-    def y(self) -> Tensor:
-        """The state at t."""
-
-    @property
-    def dt(self) -> Increment:
-        """The size of the step."""
-
-    def select(self, rows: Tensor) -> Path:
-        """Some of the samples, repeated where a row is asked for twice."""
-
-    def at(self, theta: float | Tensor) -> Tensor:
-        """The state at t + theta dt; ``theta`` a number or ``(n, 1, ..., 1)``."""
-
-
 @dataclass(frozen=True)
-class Interpolant:
-    """A polynomial in time.
-
-    Linear for a method of order 1, which it does not worsen; the method's own polynomial where it
-    has one; cubic Hermite otherwise (Hairer, Nørsett & Wanner, Solving Ordinary Differential
-    Equations I, section II.6).
+class Path:
+    """The states within one step from t to t + dt.
 
     Attributes:
-        y, y1: states at both ends.
+        y: the state at t.
         dt: the size of the step.
-        ends: dy/dt at both ends, for cubic Hermite.
-        slopes: the evaluations of the step, for the method's own polynomial.
-        coefficients: of that polynomial.
+        formula: ``formula(theta, dt, y, *values)``, the state at t + theta dt.
+        values: what else it is made of, each with a row a sample.
     """
 
     y: Tensor
-    y1: Tensor
     dt: Increment
-    ends: tuple[Tensor, Tensor] | None = None
-    slopes: tuple[Tensor, ...] = ()
-    coefficients: tuple[tuple[float, ...], ...] | None = None
+    formula: Callable[..., Tensor]
+    values: tuple[Tensor, ...]
 
-    def select(self, rows: Tensor) -> Interpolant:
-        return Interpolant(
-            self.y[rows],
-            self.y1[rows],
-            self.dt[rows] if isinstance(self.dt, Tensor) else self.dt,
-            None if self.ends is None else (self.ends[0][rows], self.ends[1][rows]),
-            tuple(slope[rows] for slope in self.slopes),
-            self.coefficients,
-        )
+    def select(self, rows: Tensor) -> Path:
+        """Some of the samples, repeated where a row is asked for twice."""
+        dt = self.dt[rows] if isinstance(self.dt, Tensor) else self.dt
+        return Path(self.y[rows], dt, self.formula, tuple(value[rows] for value in self.values))
 
     def at(self, theta: float | Tensor) -> Tensor:
-        if self.coefficients is not None:
-            return self._polynomial(theta)
-        if isinstance(theta, Tensor):
-            line = torch.lerp(self.y, self.y1, theta.to(self.y.dtype).expand_as(self.y))
-        else:
-            line = torch.lerp(self.y, self.y1, theta)
-        if self.ends is None:
-            return line
-        dt = self.dt.to(self.y.dtype) if isinstance(self.dt, Tensor) else self.dt
-        bent = (
-            (1 - 2 * theta) * (self.y1 - self.y)
-            + ((theta - 1) * dt) * self.ends[0]
-            + (theta * dt) * self.ends[1]
-        )
-        return line + (theta * (theta - 1)) * bent
+        """The state at t + theta dt; ``theta`` a number or ``(n, 1, ..., 1)``."""
+        return self.formula(theta, self.dt, self.y, *self.values)
 
-    def _polynomial(self, theta: float | Tensor) -> Tensor:
-        """y + dt sum_i k_i sum_j p_ij theta^(j+1)."""
-        state = self.y
-        for row, slope in zip(self.coefficients or (), self.slopes, strict=True):
-            if not any(row):
-                continue
+
+def line(theta: float | Tensor, dt: Increment, y: Tensor, y1: Tensor) -> Tensor:
+    """A straight line, which does not worsen a method of order 1."""
+    return torch.lerp(y, y1, theta.to(y.dtype).expand_as(y) if isinstance(theta, Tensor) else theta)
+
+
+def hermite(
+    theta: float | Tensor, dt: Increment, y: Tensor, y1: Tensor, slope: Tensor, slope1: Tensor
+) -> Tensor:
+    """The cubic through the states and slopes at both ends.
+
+    Hairer, Nørsett & Wanner, Solving Ordinary Differential Equations I, section II.6.
+    """
+    dt = dt.to(y.dtype) if isinstance(dt, Tensor) else dt
+    bent = (1 - 2 * theta) * (y1 - y) + ((theta - 1) * dt) * slope + (theta * dt) * slope1
+    return line(theta, dt, y, y1) + (theta * (theta - 1)) * bent
+
+
+def polynomial(
+    coefficients: Sequence[Sequence[float]],
+    theta: float | Tensor,
+    dt: Increment,
+    y: Tensor,
+    *slopes: Tensor,
+) -> Tensor:
+    """A method's own dense output, y + dt sum_i k_i sum_j p_ij theta^(j+1)."""
+    for row, slope in zip(coefficients, slopes, strict=True):
+        if any(row):
             weight: float | Tensor = 0.0
             for coefficient in reversed(row):
                 weight = (weight + coefficient) * theta
-            state = axpy(state, 1.0, weight * self.dt, slope)
-        return state
+            y = axpy(y, 1.0, weight * dt, slope)
+    return y

@@ -13,16 +13,16 @@ from solvers.fields.base import QuasilinearField, RelaxationField, VectorField, 
 from solvers.methods.arithmetic import Increment
 from solvers.methods.base import BoundMethod, StepResult
 from solvers.methods.interpolation import Path
-from solvers.methods.semilinear import SemilinearMethod, evaluate_target, step_ratio
+from solvers.methods.semilinear import BoundWeights, SemilinearMethod, step_ratio
 
 
 @dataclass(frozen=True)
 class Relaxation(SemilinearMethod):
     """One step of a semilinear field towards its target: y1 = y + w(dt/tau) (target - y).
 
-    On a quasilinear field 1/tau is rate times gain, both at the start of the step, which only a
-    bound method knows. The weight w tells the methods apart: z is explicit Euler, 1 - exp(-z)
-    exponential Euler, z / (1 + z) semi-implicit Euler.
+    On a quasilinear field 1/tau is rate times gain, both at the start of the step. The weight w
+    tells the methods apart: z is explicit Euler, 1 - exp(-z) exponential Euler, z / (1 + z)
+    semi-implicit Euler.
 
     Args:
         name: for messages.
@@ -47,131 +47,79 @@ class Relaxation(SemilinearMethod):
         if not isinstance(field, QuasilinearField):
             super().check(field)
 
-    def weight_of(self, field: VectorField, dt: Increment, y: Tensor) -> Tensor:
-        """w(dt / tau), of the shape and dtype of y."""
-        # CUDA's autocast takes expm1 in float32.
-        return self.weight(step_ratio(field, dt, y)).to(y.dtype).expand_as(y)
-
     def step(
         self, field: VectorField, t: Tensor, y: Tensor, dt: Increment, first: Tensor
     ) -> StepResult:
-        return StepResult(torch.lerp(y, first, self.weight_of(field, dt, y)))
-
-    def path(
-        self, field: VectorField, y: Tensor, dt: Increment, first: Tensor, result: StepResult
-    ) -> Path:
-        return RelaxationPath(y, dt, step_ratio(field, dt, y).expand_as(y), first, self.weight)
+        return self.bind(field).step(t, y, dt, first)
 
     def bind(self, field: VectorField, *, controlled: bool = False) -> BoundMethod:
         self.check(field)
-        kind = BoundLeak if isinstance(field, QuasilinearField) else BoundRelaxation
-        return kind(self, field)
+        return BoundRelaxation(self, field)
 
 
-@dataclass(frozen=True)
-class RelaxationPath:
-    """The states within a step: where a shorter step of the same method would have ended.
+class BoundRelaxation(BoundWeights):
+    """Keeps the gain that came with the target, and the slope where a rule asked for it.
 
     Attributes:
-        y: state at t.
-        dt: size of the step.
-        ratio: dt / tau, of the shape of y.
-        first: the target.
-        weight: w as a function of dt / tau.
+        gain: that of the last evaluation of a quasilinear field; None of a semilinear one.
     """
 
-    y: Tensor
-    dt: Increment
-    ratio: Tensor
-    first: Tensor
-    weight: Callable[[Tensor], Tensor]
-
-    def select(self, rows: Tensor) -> RelaxationPath:
-        dt = self.dt[rows] if isinstance(self.dt, Tensor) else self.dt
-        return RelaxationPath(self.y[rows], dt, self.ratio[rows], self.first[rows], self.weight)
-
-    def at(self, theta: float | Tensor) -> Tensor:
-        return torch.lerp(self.y, self.first, self.weight(self.ratio * theta).to(self.y.dtype))
-
-
-class BoundRelaxation(BoundMethod):
-    """Keeps the weight while the step does not change, and the slope where a rule asked for it."""
-
     method: Relaxation
+    gain: Tensor | None = None
+    _slope: Tensor | None = None
 
     def __init__(self, method: Relaxation, field: VectorField) -> None:
         super().__init__(method, field)
-        self._dt: float | None = None
-        self._weight: Tensor | None = None
-        self._slope: Tensor | None = None
+        self._leak = field.leak if isinstance(field, QuasilinearField) else None
 
     def first(self, t: Tensor, y: Tensor) -> Tensor:
         self._slope = None
-        return evaluate_target(self.field, t, y)
-
-    def derivative(self, y: Tensor, first: Tensor) -> Tensor:
-        if self.method.overwrites and self.method.explicit:  # the target is not needed again
-            self._slope = first.sub_(y).mul_(cast(RelaxationField, self.field).rate)
-        else:
-            self._slope = self.method.derivative(self.field, y, first)
-        return self._slope
-
-    def weight(self, dt: Increment, y: Tensor) -> Tensor:
-        """w(dt / tau), of the shape and dtype of y."""
-        if isinstance(dt, Tensor):
-            return self.method.weight_of(self.field, dt, y)
-        if self._weight is None or dt != self._dt:
-            self._dt, self._weight = dt, self.method.weight_of(self.field, dt, y)
-        return self._weight
-
-    def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> StepResult:
-        if torch.is_grad_enabled():  # the slope that sized the step carries no gradient
-            return StepResult(torch.lerp(y, first, self.weight(dt, y)))
-        over = self.method.overwrites
-        if self._slope is not None and self.method.explicit and isinstance(dt, Tensor):
-            out = self._slope if over else None
-            return StepResult(torch.addcmul(y, self._slope, dt, out=out))
-        out = first if over else None
-        return StepResult(torch.lerp(y, first, self.weight(dt, y), out=out))
-
-
-class BoundLeak(BoundMethod):
-    """On a quasilinear field: keeps the gain that came with the target, for the step to follow.
-
-    Attributes:
-        gain: that of the last evaluation.
-    """
-
-    method: Relaxation
-    gain: Tensor
-
-    def __init__(self, method: Relaxation, field: VectorField) -> None:
-        super().__init__(method, field)
-        self._dt: float | None = None
-        self._scale: Tensor | None = None
-
-    def first(self, t: Tensor, y: Tensor) -> Tensor:
-        leak = cast(QuasilinearField, self.field).leak
-        target, self.gain = evaluate(leak, t, y, "field.leak(t, y)")
+        if self._leak is None:
+            return self.method.first(self.field, t, y)
+        target, self.gain = evaluate(self._leak, t, y, "field.leak(t, y)")
         return cast(Tensor, target)
 
     def derivative(self, y: Tensor, first: Tensor) -> Tensor:
-        return (first - y) * self.gain * step_ratio(self.field, 1.0, y)
+        if self.gain is not None:
+            return (first - y) * self.gain * step_ratio(self.field, 1.0, y)
+        if self.method.overwrites and self.method.explicit:  # the target is not needed again
+            self._slope = first.sub_(y).mul_(cast(RelaxationField, self.field).rate)
+        else:
+            self._slope = super().derivative(y, first)
+        return self._slope
+
+    def weigh(self, dt: Increment, y: Tensor) -> Tensor:
+        """w(dt / tau), of the shape and dtype of y; of a quasilinear field dt rate alone."""
+        ratio = step_ratio(self.field, dt, y)
+        if self._leak is not None:
+            return ratio
+        # CUDA's autocast takes expm1 in float32.
+        return self.method.weight(ratio).to(y.dtype).expand_as(y)
 
     def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> StepResult:
-        ratio = self.gain * self.scale(dt, y)
-        return StepResult(torch.lerp(y, first, self.method.weight(ratio)))
+        if self._leak is not None:
+            if self.gain is None:  # a step made again, of some of the samples
+                self.first(t, y)
+            weight = self.method.weight(self.gain * self.weights(dt, y))
+            return StepResult(torch.lerp(y, first, weight))
+        slope, over = self._slope, self.method.overwrites
+        if torch.is_grad_enabled():  # the slope that sized the step carries no gradient
+            slope, over = None, False
+        if slope is not None and self.method.explicit and isinstance(dt, Tensor):
+            return StepResult(torch.addcmul(y, slope, dt, out=slope if over else None))
+        return StepResult(torch.lerp(y, first, self.weights(dt, y), out=first if over else None))
 
     def path(self, y: Tensor, dt: Increment, first: Tensor, result: StepResult) -> Path:
-        return RelaxationPath(y, dt, self.gain * self.scale(dt, y), first, self.method.weight)
+        """The states within a step: where a shorter step of the same method would have ended."""
 
-    def scale(self, dt: Increment, y: Tensor) -> Tensor:
-        """dt rate in the dtype of the state; kept while the step does not change."""
-        if isinstance(dt, Tensor):
-            return step_ratio(self.field, dt, y)
-        if self._scale is None or dt != self._dt:
-            self._dt, self._scale = dt, step_ratio(self.field, dt, y)
-        return self._scale
+        def state(
+            theta: float | Tensor, dt: Increment, y: Tensor, first: Tensor, ratio: Tensor
+        ) -> Tensor:
+            return torch.lerp(y, first, self.method.weight(ratio * theta).to(y.dtype))
+
+        ratio = step_ratio(self.field, dt, y)
+        ratio = ratio.expand_as(y) if self.gain is None else self.gain * ratio
+        return Path(y, dt, state, (first, ratio))
 
 
 def _itself(z: Tensor) -> Tensor:

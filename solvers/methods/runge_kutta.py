@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import cast
 
 import torch
@@ -11,34 +11,21 @@ from torch import Tensor
 
 from solvers.fields.base import RelaxationField, VectorField, evaluate
 from solvers.methods.arithmetic import Increment, advance, combine, later
-from solvers.methods.base import BoundMethod, Method, StepResult
-from solvers.methods.interpolation import Interpolant, Path
+from solvers.methods.base import BoundMethod, StepResult, TableauMethod
+from solvers.methods.interpolation import Path, polynomial
 from solvers.methods.relaxation import EXPLICIT_EULER
 from solvers.methods.tableaus import EULER, ButcherTableau
 
 
 @dataclass(frozen=True)
-class RungeKutta(Method):
+class RungeKutta(TableauMethod):
     """An explicit Runge-Kutta step out of its tableau."""
 
     tableau: ButcherTableau
 
     @property
-    def order(self) -> int:
-        return self.tableau.order
-
-    @property
-    def stages(self) -> int:
-        return self.tableau.stages
-
-    @property
     def first_same_as_last(self) -> bool:
         return self.tableau.first_same_as_last
-
-    @property
-    def error_order(self) -> int | None:
-        order = self.tableau.embedded_order
-        return None if order is None else order + 1
 
     @property
     def needs_end(self) -> bool:
@@ -66,7 +53,7 @@ class RungeKutta(Method):
     ) -> Path:
         if self.tableau.interpolant is None:
             return super().path(field, y, dt, first, result)
-        return Interpolant(y, result.y, dt, None, result.slopes, self.tableau.interpolant)
+        return Path(y, dt, partial(polynomial, self.tableau.interpolant), result.slopes)
 
     def bind(self, field: VectorField, *, controlled: bool = False) -> BoundMethod:
         if self.tableau == EULER and isinstance(field, RelaxationField):
@@ -83,13 +70,7 @@ class _InPlace(BoundMethod):
     """
 
     method: RungeKutta
-
-    def __init__(self, method: Method, field: VectorField) -> None:
-        super().__init__(method, field)
-        self._matrix: Tensor | None = None  # the slopes times dt, (elements, stages)
-
-    def on(self, field: VectorField) -> BoundMethod:
-        return _InPlace(self.method, field)
+    _matrix: Tensor | None = None  # the slopes times dt, (elements, stages)
 
     def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> StepResult:
         if torch.is_grad_enabled() or not isinstance(dt, Tensor):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from abc import ABC, abstractmethod
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from solvers.fields.base import (
     evaluate,
 )
 from solvers.methods.arithmetic import Increment
-from solvers.methods.base import Method
+from solvers.methods.base import BoundMethod, Method
 
 
 class SemilinearMethod(Method):
@@ -38,16 +39,30 @@ class SemilinearMethod(Method):
             )
 
     def first(self, field: VectorField, t: Tensor, y: Tensor) -> Tensor:
-        return evaluate_target(field, t, y)
+        target = evaluate(cast(SemilinearField, field).target, t, y, "field.target(t, y)")
+        return cast(Tensor, target)
 
     def derivative(self, field: VectorField, y: Tensor, first: Tensor) -> Tensor:
         return (first - y) * cast(SemilinearField, field).rate
 
 
-def evaluate_target(field: VectorField, t: Tensor, y: Tensor) -> Tensor:
-    """target(t, y), of the shape and dtype of y."""
-    target = evaluate(cast(SemilinearField, field).target, t, y, "field.target(t, y)")
-    return cast(Tensor, target)
+class BoundWeights(BoundMethod, ABC):
+    """Keeps the weights of a step while its size does not change."""
+
+    _dt: float | None = None
+    _weights: Any = None
+
+    @abstractmethod
+    def weigh(self, dt: Increment, y: Tensor) -> Any:
+        """The weights of a step of this size."""
+
+    def weights(self, dt: Increment, y: Tensor) -> Any:
+        """The same, kept where all samples share the size."""
+        if isinstance(dt, Tensor):
+            return self.weigh(dt, y)
+        if dt != self._dt:
+            self._dt, self._weights = dt, self.weigh(dt, y)
+        return self._weights
 
 
 def step_ratio(field: VectorField, dt: Increment, y: Tensor) -> Tensor:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Weight = TypeVar("Weight")
 
 
 @dataclass(frozen=True)
-class ButcherTableau:
-    """Coefficients of an explicit Runge-Kutta method with s stages.
-
-    k_i = f(t + c_i dt, y + dt sum_j a_ij k_j),  y1 = y + dt sum_i b_i k_i.
+class Tableau(Generic[Weight]):
+    """Coefficients of an explicit method with s stages.
 
     Args:
         a: rows 2 to s of the strictly lower triangle (row i has i - 1 entries).
@@ -23,6 +24,38 @@ class ButcherTableau:
         embedded: weights of a second result of a lower order, whose difference from the first
             estimates the local error; None where the method has none.
         embedded_order: order of that result.
+
+    Raises:
+        ValueError: where the shapes do not fit, or one of the last two is given alone.
+    """
+
+    a: tuple[tuple[Weight, ...], ...]
+    b: tuple[Weight, ...]
+    c: tuple[float, ...]
+    order: int
+    embedded: tuple[Weight, ...] | None = None
+    embedded_order: int | None = None
+
+    def __post_init__(self) -> None:
+        stages = len(self.b)
+        if len(self.c) != stages or [len(row) for row in self.a] != list(range(1, stages)):
+            raise ValueError(f"a, b and c do not describe one explicit method of {stages} stages")
+        if (self.embedded is None) != (self.embedded_order is None):
+            raise ValueError("embedded and embedded_order belong together: give both or neither")
+
+    @property
+    def stages(self) -> int:
+        """Evaluations of the field a step, before any that is shared with the step before."""
+        return len(self.b)
+
+
+@dataclass(frozen=True)
+class ButcherTableau(Tableau[float]):
+    """Coefficients of an explicit Runge-Kutta method.
+
+    k_i = f(t + c_i dt, y + dt sum_j a_ij k_j),  y1 = y + dt sum_i b_i k_i.
+
+    Args: those of :class:`Tableau`, and
         interpolant: coefficients p_ij of the method's own dense output,
             y(t + theta dt) = y + dt sum_i k_i sum_j p_ij theta^(j+1); None for cubic Hermite.
 
@@ -31,42 +64,27 @@ class ButcherTableau:
             not sum to one, or the interpolant does not end at y1.
     """
 
-    a: tuple[tuple[float, ...], ...]
-    b: tuple[float, ...]
-    c: tuple[float, ...]
-    order: int
-    embedded: tuple[float, ...] | None = None
-    embedded_order: int | None = None
     interpolant: tuple[tuple[float, ...], ...] | None = None
 
     def __post_init__(self) -> None:
-        stages = len(self.b)
-        if len(self.c) != stages or [len(row) for row in self.a] != list(range(1, stages)):
-            raise ValueError(f"a, b and c do not describe one explicit method of {stages} stages")
+        super().__post_init__()
+        stages = self.stages
         for row, node in zip(((), *self.a), self.c, strict=True):
             if not math.isclose(sum(row), node, abs_tol=1e-12):
                 raise ValueError(f"row {row} must sum to its node {node}")
         for name, weights in (("b", self.b), ("embedded", self.embedded)):
-            if weights is None:
-                continue
-            if len(weights) != stages or not math.isclose(sum(weights), 1.0, abs_tol=1e-12):
+            if weights is not None and not (
+                len(weights) == stages and math.isclose(sum(weights), 1.0, abs_tol=1e-12)
+            ):
                 raise ValueError(
                     f"the {stages} weights {name} must sum to 1 (consistency), not {sum(weights)}"
                 )
-        if (self.embedded is None) != (self.embedded_order is None):
-            raise ValueError("embedded and embedded_order belong together: give both or neither")
         if self.interpolant is not None:
             ends = [sum(row) for row in self.interpolant]
-            if len(ends) != stages or any(
-                not math.isclose(end, weight, abs_tol=1e-9)
-                for end, weight in zip(ends, self.b, strict=True)
+            if len(ends) != stages or not all(
+                math.isclose(*pair, abs_tol=1e-9) for pair in zip(ends, self.b, strict=True)
             ):
                 raise ValueError("the rows of the interpolant must sum to the weights b")
-
-    @property
-    def stages(self) -> int:
-        """Evaluations of the field a step, before any that is shared with the step before."""
-        return len(self.b)
 
     @property
     def first_same_as_last(self) -> bool:

@@ -19,7 +19,7 @@ from solvers.step_size.rules import (
     Start,
     StepSizeRule,
     per_sample,
-    sample_norm,
+    sample_rms,
     time_dtype,
 )
 
@@ -124,11 +124,8 @@ class PID(StepSizeRule):
             )
 
     def with_tolerances(self, rtol: float | None, atol: float | None) -> PID:
-        return replace(
-            self,
-            rtol=self.rtol if rtol is None else rtol,
-            atol=self.atol if atol is None else atol,
-        )
+        rtol = self.rtol if rtol is None else rtol
+        return replace(self, rtol=rtol, atol=self.atol if atol is None else atol)
 
     def with_rounding(self, rounding: float) -> PID:
         return self.with_tolerances(max(self.rtol, rounding), max(self.atol, rounding / 8))
@@ -172,12 +169,10 @@ class PID(StepSizeRule):
         # Detached: no_grad does not stop forward-mode differentiation.
         largest = torch.maximum(y.detach().abs(), result.y.detach().abs())
         scaled = bound.error(result, dt).detach() / largest.mul_(self.rtol).add_(self.atol)
-        size = math.prod(y.shape[1:])
         # A NaN, of the error or of the state, is an infinite error.
-        ratio = sample_norm(scaled).mul_(size**-0.5).nan_to_num_(nan=math.inf, posinf=math.inf)
+        ratio = sample_rms(scaled).nan_to_num_(nan=math.inf, posinf=math.inf)
         accepted = ratio <= 1
-        factor = self._factor(control, ratio, order, accepted)
-        next_dt = factor.mul_(dt)
+        next_dt = self._factor(control, ratio, order, accepted).mul_(dt)
         if self.dt_max is not None:
             next_dt.clamp_(max=self.dt_max)
         # Less the step as it was before it was cut at t1, and rounded to the dtype of the state.
@@ -222,21 +217,16 @@ class PID(StepSizeRule):
     def _first_step(self, bound: BoundMethod, span: Span, y0: Tensor, first: Tensor) -> Tensor:
         """A step whose explicit Euler error is about a hundredth of the tolerance."""
         order = bound.method.error_order or 1
-        root = math.prod(y0.shape[1:]) ** -0.5
         scale = y0.abs().mul_(self.rtol).add_(self.atol)
-
-        def rms(x: Tensor) -> Tensor:
-            return sample_norm(x / scale).mul_(root)
-
         slope = bound.derivative(y0, first).detach()  # of a rate, too, it takes no gradient
-        d0, d1 = rms(y0), rms(slope)
+        d0, d1 = sample_rms(y0 / scale), sample_rms(slope / scale)
         guess = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
         guess = guess.nan_to_num(nan=1e-6).clamp(max=span[1] - span[0])
         ahead = y0 + guess * slope
         later = seen_time(span[0] + guess.to(time_dtype(y0.device)), y0)
         # Not under no_grad: a field may differentiate by itself, as a Hamiltonian one does.
         change = bound.derivative(ahead, bound.first(later, ahead).detach()).detach() - slope
-        largest = torch.maximum(d1, rms(change) / guess)
+        largest = torch.maximum(d1, sample_rms(change / scale) / guess)
         curved = (0.01 / largest).pow(1 / order)
         step = torch.where(largest <= 1e-15, (guess * 1e-3).clamp(min=1e-6), curved)
         step = torch.minimum(100 * guess, step).nan_to_num(nan=1e-6)

@@ -41,7 +41,7 @@ class Start(NamedTuple):
     """How a rule begins a solve.
 
     Attributes:
-        control: the rule's control before the first step.
+        control: the rule's before the first step.
         first: the first evaluation at t0, if the rule had to make it.
         evaluations: how many evaluations it made.
     """
@@ -55,8 +55,8 @@ class StepSizeRule(ABC):
     """Chooses the size of each step; an immutable value.
 
     What a solve must remember of its steps is the rule's *control*, made by :meth:`start` and
-    replaced by :meth:`judge`; it is a named tuple whose tensors have one row a sample
-    and whose ``remaining`` is the time left until t1.
+    replaced by :meth:`judge`: a named tuple whose tensors have one row a sample and whose
+    ``remaining`` is the time left until t1.
     """
 
     controlled: ClassVar[bool] = False
@@ -274,3 +274,8 @@ def sample_norm(x: Tensor) -> Tensor:
     """The Euclidean norm of each sample, ``(B, 1, ..., 1)``."""
     axes = tuple(range(1, x.ndim))
     return torch.linalg.vector_norm(x, dim=axes, keepdim=True) if axes else x.abs()
+
+
+def sample_rms(x: Tensor) -> Tensor:
+    """The root of the mean square of each sample's elements, ``(B, 1, ..., 1)``."""
+    return sample_norm(x).mul_(math.prod(x.shape[1:]) ** -0.5)

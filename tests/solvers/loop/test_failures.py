@@ -167,3 +167,17 @@ def test_the_controller_leaves_what_the_method_gave_it_alone() -> None:
     (grad,) = torch.autograd.grad(solution.y.sum(), y0)
     expected = torch.full_like(y0, math.exp(-1))
     torch.testing.assert_close(grad, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_step_that_overflows_is_made_again_with_the_gain_of_the_others() -> None:
+    scale = torch.ones((), requires_grad=True)
+
+    def leak(t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.where(y > 5, 3e38, y * scale), torch.where(y > 5, 9.0, 1.0)
+
+    field = solvers.QuasilinearField(leak, 1.0)
+    solver = solvers.Euler(step_size=solvers.Uniform(3))
+    solution = solver.solve(field, torch.tensor([[1.0], [9.0], [2.0]]), throw=False)
+    assert solution.status.tolist() == [0, NON_FINITE, 0]
+    solution.y[[0, 2]].sum().backward()
+    torch.testing.assert_close(scale.grad, torch.tensor(3.0))  # of y0 (1 + (scale - 1) / 3)^3

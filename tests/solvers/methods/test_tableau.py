@@ -14,7 +14,7 @@ from scipy.integrate._ivp.rk import RK23, RK45
 
 from solvers import ButcherTableau
 from solvers.methods import tableaus as tableau
-from solvers.methods.interpolation import Interpolant
+from solvers.methods.interpolation import Path, hermite
 
 TABLEAUS = {
     name: value for name, value in vars(tableau).items() if isinstance(value, ButcherTableau)
@@ -130,7 +130,7 @@ def test_cubic_hermite_is_scipys_interpolant_of_bosh3() -> None:
     slopes = torch.randn(4, 3, 2, generator=generator, dtype=torch.float64)
     y, dt = torch.randn(3, 2, generator=generator, dtype=torch.float64), 0.3
     y1 = y + dt * torch.einsum("s,sbd->bd", torch.tensor(tableau.BOSH3.b).double(), slopes)
-    path = Interpolant(y, y1, dt, ends=(slopes[0], slopes[3]))
+    path = Path(y, dt, hermite, (y1, slopes[0], slopes[3]))
     for theta in (0.0, 0.2, 0.9, 1.0):
         b = torch.tensor(RK23.P @ theta ** np.arange(1, 4))
         expected = y + dt * torch.einsum("s,sbd->bd", b, slopes)
