@@ -80,7 +80,7 @@ class LearnedStep(_Module, Method):
         self.weights = nn.Parameter(weights, requires_grad=False)
 
     @property
-    def stages(self) -> int:
+    def stages(self) -> int:  # type: ignore[override]
         return len(self.logits) + 1
 
     def coefficients(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -241,7 +241,7 @@ class LearnedMethod(_Module, Method):
         return tuple(step.stages for step in self._steps)
 
     @property
-    def stages(self) -> int:
+    def stages(self) -> int:  # type: ignore[override]
         return sum(self.parts)
 
     @property

@@ -32,31 +32,20 @@ class StepResult(NamedTuple):
 class Method(ABC):
     """How one step is made: a value. A subclass gives ``order``, ``stages`` and :meth:`step`."""
 
+    order: int
+    """Order of convergence."""
+    stages: int
+    """Evaluations a step, the first one included."""
+    first_same_as_last: bool = False
+    """Whether a step's last evaluation is the first of the next step."""
+    error_order: int | None = None
+    """The error estimate behaves as dt^error_order; None where the method has none."""
+
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
 
     def __hash__(self) -> int:
         return hash(type(self))
-
-    @property
-    @abstractmethod
-    def order(self) -> int:
-        """Order of convergence."""
-
-    @property
-    @abstractmethod
-    def stages(self) -> int:
-        """Evaluations a step, the first one included."""
-
-    @property
-    def first_same_as_last(self) -> bool:
-        """Whether a step's last evaluation is the first of the next step."""
-        return False
-
-    @property
-    def error_order(self) -> int | None:
-        """The error estimate behaves as dt^error_order; None where the method has none."""
-        return None
 
     @property
     def needs_end(self) -> bool:
@@ -117,15 +106,15 @@ class TableauMethod(Method):
     tableau: Tableau[Any]
 
     @property
-    def order(self) -> int:
+    def order(self) -> int:  # type: ignore[override]
         return self.tableau.order
 
     @property
-    def stages(self) -> int:
+    def stages(self) -> int:  # type: ignore[override]
         return self.tableau.stages
 
     @property
-    def error_order(self) -> int | None:
+    def error_order(self) -> int | None:  # type: ignore[override]
         order = self.tableau.embedded_order
         return None if order is None else order + 1
 

@@ -24,7 +24,7 @@ class RungeKutta(TableauMethod):
     tableau: ButcherTableau
 
     @property
-    def first_same_as_last(self) -> bool:
+    def first_same_as_last(self) -> bool:  # type: ignore[override]
         return self.tableau.first_same_as_last
 
     @property
