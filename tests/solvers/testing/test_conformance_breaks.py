@@ -39,8 +39,8 @@ class Wrapped(Solver):
     def inner(self) -> Solver:
         return Heun(steps=self.steps)
 
-    def _solve(self, problem: Problem) -> Solution:
-        return self.inner()._solve(problem)
+    def solve_problem(self, problem: Problem) -> Solution:
+        return self.inner().solve_problem(problem)
 
     def with_steps(self, steps: int) -> Wrapped:
         self.inner().with_steps(steps)
@@ -266,8 +266,8 @@ class Counting(Wrapped):
 class NoDataclass(Solver):
     steps = 8
 
-    def _solve(self, problem: Problem) -> Solution:
-        return Heun(steps=self.steps)._solve(problem)
+    def solve_problem(self, problem: Problem) -> Solution:
+        return Heun(steps=self.steps).solve_problem(problem)
 
     def with_steps(self, steps: int) -> Solver:
         return self
