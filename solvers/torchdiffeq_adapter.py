@@ -136,13 +136,11 @@ class TorchDiffEq(Solver):
         path = path.to(y0.dtype)
         y = path[-1]
         ys = None if problem.times is None else path[[knots.index(time) for time in asked]]
-        solution = Solution(y, ys, self._stats(counted), all_succeeded(y0), succeeded=True)
         if all_finite(y.detach()):
-            return solution
+            return Solution(y, ys, self._stats(counted), all_succeeded(y0), succeeded=True)
         healthy = finite_samples(y) if y.ndim > 1 else torch.isfinite(y).all()
         y = torch.where(healthy.view(*batch_shape(y), *[1] * (y.ndim - 1)), y, y0)
-        status = finite_status(healthy)
-        return replace(solution, y=y, status=status, succeeded=False, remark=_REMARK)
+        return Solution(y, ys, self._stats(counted), finite_status(healthy), remark=_REMARK)
 
     def _options(self, t: Tensor, *, dense: bool) -> dict[str, Any]:
         if self.fixed_grid:
@@ -170,15 +168,14 @@ class TorchDiffEq(Solver):
         All samples fail with the one that does. Where a derivative is not finite, its samples are
         told by NON_FINITE from those that only share their steps.
         """
-        found = next((code for words, code in _FAILURES.items() if words in str(error)), None)
-        if found is None:
+        found = [code for words, code in _FAILURES.items() if words in str(error)]
+        if not found:
             raise error
         y0, times = problem.y0, problem.times
         ys = None if times is None else torch.stack([y0] * len(times))
-        codes = torch.full(batch_shape(y0), int(found), dtype=torch.int8, device=y0.device)
-        last = counted.last
-        if last is not None and y0.ndim > 1:
-            codes = torch.where(finite_samples(last), codes, int(NON_FINITE)).to(torch.int8)
+        codes = torch.full_like(all_succeeded(y0), int(found[0]))
+        if counted.last is not None and y0.ndim > 1:
+            codes[~finite_samples(counted.last)] = int(NON_FINITE)
         return Solution(y0, ys, self._stats(counted), codes, remark=_REMARK)
 
 

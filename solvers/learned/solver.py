@@ -141,13 +141,13 @@ class LearnedSolver(nn.Module, Solver):
             ) from error
         try:
             methods = [LearnedMethod(header["method"], x) for x in header["parts"].values()]
-            solver = LearnedSolver(methods, gradient=gradient, errors=header["errors"])
+            solver = LearnedSolver(methods, errors=header["errors"])
             solver.methods.load_state_dict(tensors)
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{path} holds no learned solver that this version knows: {error}"
             ) from error
-        return solver if evaluations is None else solver.with_steps(evaluations)
+        return LearnedSolver(methods, evaluations, gradient=gradient, errors=solver.errors)
 
     def __repr__(self) -> str:
         # One line, as the other solvers have, since cells show their solver in theirs.
