@@ -58,8 +58,7 @@ def check_span(t_span: Any) -> tuple[float, float]:
     Raises:
         ValueError: where it is none, runs backwards, or asks for a gradient.
     """
-    for t in t_span if isinstance(t_span, (tuple, list)) else (t_span,):
-        check_no_gradient("t_span", t)
+    _check_no_gradient("t_span", t_span)
     try:
         t0, t1 = (float(t) for t in t_span)
     except (TypeError, ValueError) as error:
@@ -72,9 +71,10 @@ def check_span(t_span: Any) -> tuple[float, float]:
     return t0, t1
 
 
-def check_no_gradient(name: str, t: Any) -> None:
+def _check_no_gradient(name: str, times: Any) -> None:
     """Raise ValueError where a time requires a gradient, which it would not be given."""
-    if isinstance(t, Tensor) and t.requires_grad:
+    given = times if isinstance(times, (tuple, list)) else (times,)
+    if any(isinstance(t, Tensor) and t.requires_grad for t in given):
         raise ValueError(
             f"{name} requires a gradient, and none flows to times: detach it. For dy/dt1 the "
             "field at the end is the derivative, field(t1, solution.y); or put the length of the "
@@ -89,8 +89,7 @@ def check_times(y0: Tensor, span: tuple[float, float], t_eval: Any) -> list[floa
         ValueError: where they are none, do not increase, or lie outside the span.
     """
     t0, t1 = span
-    for t in t_eval if isinstance(t_eval, (tuple, list)) else (t_eval,):
-        check_no_gradient("t_eval", t)
+    _check_no_gradient("t_eval", t_eval)
     values = torch.as_tensor(t_eval, dtype=torch.float64, device="cpu").detach()
     of_each = values.ndim == 2 and y0.ndim > 1 and values.shape[1] == y0.shape[0]
     if values.numel() == 0 or not (values.ndim == 1 or of_each):
@@ -106,6 +105,4 @@ def check_times(y0: Tensor, span: tuple[float, float], t_eval: Any) -> list[floa
     if bool((values.diff(dim=0) < 0).any()):
         raise ValueError("t_eval must be increasing")
     values = values.clamp(t0, t1)
-    if of_each:
-        return values
-    return [float(value) for value in values.tolist()]
+    return values if of_each else values.tolist()

@@ -106,17 +106,12 @@ class Solution:
         parts = []
         for code, (reason, remedy) in _REASONS.items():
             failed = (self.status.reshape(-1) == code).nonzero().view(-1).tolist()
+            shown = ", ".join(map(str, failed[:_NAMED])) + ", ..." * (len(failed) > _NAMED)
+            samples = f"{len(failed)} of {self.status.numel()} samples ({shown})"
             if failed:
-                parts.append(f"{self._name(failed)} {reason}: {remedy}")
+                parts.append(f"{samples if self.status.ndim else 'the system'} {reason}: {remedy}")
         message = ". ".join(parts) + ". throw=False returns the statuses instead."
         raise SolverError(message + self.remark, self)
-
-    def _name(self, failed: list[int]) -> str:
-        if self.status.ndim == 0:
-            return "the system"
-        more = ", ..." if len(failed) > _NAMED else ""
-        indices = ", ".join(map(str, failed[:_NAMED])) + more
-        return f"{len(failed)} of {len(self.status)} samples ({indices})"
 
 
 def batch_shape(y: Tensor) -> torch.Size:

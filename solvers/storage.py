@@ -13,6 +13,7 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ import torch
 from torch import Tensor
 
 _ENTRY = "liquid_ode"
-_OURS = ("kind", "format_version", "digest")  # of the header; the rest is the writer's
 
 
 class StorageError(ValueError):
@@ -88,7 +88,8 @@ def read_tensors(path: Path, kind: str, version: int) -> tuple[dict[str, Any], d
         raise StorageError(
             f"{path} is damaged: what it holds does not have the checksum that it was saved with"
         )
-    return {name: value for name, value in described.items() if name not in _OURS}, tensors
+    del described["kind"], described["format_version"]
+    return described, tensors
 
 
 def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
@@ -124,18 +125,9 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
     except BaseException:  # also an interrupt
         temporary.unlink(missing_ok=True)
         raise
-    _flush_directory(path.parent)
-
-
-def _flush_directory(directory: Path) -> None:
-    """Make the rename itself last; not every system lets a directory be opened for that."""
-    try:
-        handle = os.open(directory, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
+    with suppress(OSError):  # the name is to last too; not every system can flush a directory
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)

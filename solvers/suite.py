@@ -11,12 +11,13 @@ True
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from solvers.fields.base import SemilinearField, VectorField
 from solvers.fields.batch_parts import ParameterisedField
@@ -82,7 +83,7 @@ def tight_solution(field: VectorField, y0: Tensor, span: tuple[float, float]) ->
 
 def names() -> list[str]:
     """The names that :func:`problem` takes."""
-    return list(_PROBLEMS)
+    return list(_RECIPES)
 
 
 def problem(
@@ -103,159 +104,131 @@ def problem(
     Raises:
         ValueError: where the name is unknown.
     """
-    if name not in _PROBLEMS:
+    if name not in _RECIPES:
         raise ValueError(f"the suite has no problem {name!r}; it has {', '.join(names())}")
-    drawn = _PROBLEMS[name](_Draws(seed))
+    recipe = _RECIPES[name]
+    drawn = recipe.draw(torch.Generator().manual_seed(seed))
     # Rounded first, so that the reference is the solution of the numbers that are solved with.
-    y0, *parameters = (value.to(dtype) for value in (drawn.y0, *drawn.parameters))
+    y0, *parameters = (value.to(dtype) for value in drawn)
     exact = [value.double() for value in (y0, *parameters)]
-    if drawn.exact is None:
-        reference = tight_solution(drawn.field(*exact[1:]), exact[0], drawn.span)
+    if recipe.end is None:
+        reference = tight_solution(recipe.field(*exact[1:]), exact[0], recipe.span)
     else:
-        reference = drawn.exact(*exact)
-    field = drawn.field(*(value.to(device) for value in parameters))
-    return KnownProblem(name, drawn.about, field, y0.to(device), drawn.span, reference)
+        reference = recipe.end(*exact)
+    field = recipe.field(*(value.to(device) for value in parameters))
+    return KnownProblem(name, recipe.about, field, y0.to(device), recipe.span, reference)
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """A problem whose numbers are still in float64.
+def _uniform(generator: Generator, low: float, high: float, *shape: int) -> Tensor:
+    return low + (high - low) * torch.rand(*shape, generator=generator, dtype=torch.float64)
 
-    ``field`` takes the parameters; ``exact`` the initial state and the parameters.
+
+def _log_uniform(generator: Generator, low: float, high: float, *shape: int) -> Tensor:
+    return _uniform(generator, math.log(low), math.log(high), *shape).exp()
+
+
+def _normal(generator: Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+class _Recipe(NamedTuple):
+    """How a problem is made.
+
+    ``draw`` gives the initial state and the parameters, in float64; ``field`` takes the
+    parameters, and ``end``, which is y(t1) where that is known exactly, the state too.
     """
 
     about: str
     span: tuple[float, float]
+    draw: Callable[[Generator], Sequence[Tensor]]
     field: Callable[..., VectorField]
-    y0: Tensor
-    parameters: tuple[Tensor, ...]
-    exact: Callable[..., Tensor] | None = None
+    end: Callable[..., Tensor] | None = None
 
 
-class _Draws:
-    """Random numbers in float64, the same on every machine."""
+def _liquid_field(recurrent: Tensor, drive: Tensor, tau: Tensor) -> VectorField:
+    def target(t: Tensor, y: Tensor, drive: Tensor) -> Tensor:
+        return torch.tanh(torch.addmm(drive, y, recurrent.t()))  # (B, H)
 
-    def __init__(self, seed: int) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        share = torch.rand(*shape, generator=self._generator, dtype=torch.float64)
-        return low + (high - low) * share
-
-    def log_uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        return self.uniform(math.log(low), math.log(high), *shape).exp()
-
-    def normal(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self._generator, dtype=torch.float64)
-
-    def orthogonal(self, size: int, gain: float) -> Tensor:
-        return gain * torch.linalg.qr(self.normal(size, size)).Q
+    return SemilinearField(ParameterisedField(target, drive), tau)
 
 
-def _liquid_cell(draws: _Draws, low: float, high: float) -> _Drawn:
+def _liquid(low: float, high: float, hidden: int = 32) -> _Recipe:
     """A liquid cell at rest that meets an input, as those of an image model do."""
-    hidden = 32
-
-    def field(recurrent: Tensor, drive: Tensor, tau: Tensor) -> VectorField:
-        def target(t: Tensor, y: Tensor, drive: Tensor) -> Tensor:
-            return torch.tanh(torch.addmm(drive, y, recurrent.t()))  # (B, H)
-
-        return SemilinearField(ParameterisedField(target, drive), tau)
-
-    return _Drawn(
+    return _Recipe(
         f"dh/dt = (tanh(W h + x) - h) / tau, tau in [{low:g}, {high:g}]",
         (0.0, 1.0),
-        field,
-        torch.zeros(BATCH, hidden, dtype=torch.float64),
-        (
-            draws.orthogonal(hidden, 0.8),
-            draws.normal(BATCH, hidden),
-            draws.log_uniform(low, high, BATCH, hidden),
+        lambda g: (
+            torch.zeros(BATCH, hidden, dtype=torch.float64),
+            0.8 * torch.linalg.qr(_normal(g, hidden, hidden)).Q,
+            _normal(g, BATCH, hidden),
+            _log_uniform(g, low, high, BATCH, hidden),
         ),
+        _liquid_field,
     )
 
 
-def _forced(draws: _Draws) -> _Drawn:
-    frequency = 3.0
+def _forced_field(tau: Tensor) -> VectorField:
+    def target(t: Tensor, y: Tensor) -> Tensor:
+        return torch.cos(3 * t).to(y.dtype).expand_as(y)
 
-    def field(tau: Tensor) -> VectorField:
-        def target(t: Tensor, y: Tensor) -> Tensor:
-            return torch.cos(frequency * t).to(y.dtype).expand_as(y)
+    return SemilinearField(ParameterisedField(target), tau)
 
-        return SemilinearField(ParameterisedField(target), tau)
 
-    def exact(y0: Tensor, tau: Tensor, t: float = 2.0) -> Tensor:
-        # The particular solution is a cosine and a sine; what remains decays.
-        phase, lag = frequency * t, frequency * tau
-        scale = 1 / (1 + lag.square())
-        return scale * (math.cos(phase) + lag * math.sin(phase)) + (y0 - scale) * (-t / tau).exp()
+def _forced_end(y0: Tensor, tau: Tensor) -> Tensor:
+    # The particular solution is a cosine and a sine; what remains decays.
+    lag, scale = 3 * tau, 1 / (1 + (3 * tau).square())
+    return scale * (math.cos(6) + lag * math.sin(6)) + (y0 - scale) * (-2 / tau).exp()
 
-    return _Drawn(
+
+def _van_der_pol(t: Tensor, y: Tensor, mu: Tensor) -> Tensor:
+    x, v = y.unbind(-1)
+    return torch.stack([v, mu * (1 - x.square()) * v - x], -1)
+
+
+def _lotka_volterra(t: Tensor, y: Tensor, rates: Tensor) -> Tensor:
+    growth, hunt, death, feed = rates.unbind(-1)
+    prey, hunters = y.unbind(-1)
+    met = prey * hunters
+    return torch.stack([growth * prey - hunt * met, feed * met - death * hunters], -1)
+
+
+def _pendulum(t: Tensor, y: Tensor, friction: Tensor) -> Tensor:
+    angle, speed = y.unbind(-1)
+    return torch.stack([speed, -torch.sin(angle) - friction * speed], -1)
+
+
+_RECIPES = {
+    "liquid": _liquid(0.5, 5.0),
+    "stiff_liquid": _liquid(0.1, 5.0),
+    "forced": _Recipe(
         "dy/dt = (cos 3t - y) / tau, tau in [0.1, 2], solved exactly",
         (0.0, 2.0),
-        field,
-        draws.normal(BATCH, 8),
-        (draws.log_uniform(0.1, 2.0, BATCH, 8),),
-        exact,
-    )
-
-
-def _per_sample(function: Callable[..., Tensor]) -> Callable[..., VectorField]:
-    def field(*parameters: Tensor) -> VectorField:
-        return ParameterisedField(function, *parameters)
-
-    return field
-
-
-def _van_der_pol(draws: _Draws) -> _Drawn:
-    def function(t: Tensor, y: Tensor, mu: Tensor) -> Tensor:
-        x, v = y.unbind(-1)
-        return torch.stack([v, mu * (1 - x.square()) * v - x], -1)
-
-    return _Drawn(
+        lambda g: (_normal(g, BATCH, 8), _log_uniform(g, 0.1, 2.0, BATCH, 8)),
+        _forced_field,
+        _forced_end,
+    ),
+    "van_der_pol": _Recipe(
         "x'' = mu (1 - x²) x' - x, mu in [0.1, 3]",
         (0.0, 2.0),
-        _per_sample(function),
-        torch.stack([draws.uniform(1.0, 2.0, BATCH), draws.uniform(-0.5, 0.5, BATCH)], -1),
-        (draws.log_uniform(0.1, 3.0, BATCH),),
-    )
-
-
-def _lotka_volterra(draws: _Draws) -> _Drawn:
-    def function(t: Tensor, y: Tensor, rates: Tensor) -> Tensor:
-        growth, hunt, death, feed = rates.unbind(-1)
-        prey, hunters = y.unbind(-1)
-        met = prey * hunters
-        return torch.stack([growth * prey - hunt * met, feed * met - death * hunters], -1)
-
-    return _Drawn(
+        lambda g: (
+            torch.stack([_uniform(g, 1.0, 2.0, BATCH), _uniform(g, -0.5, 0.5, BATCH)], -1),
+            _log_uniform(g, 0.1, 3.0, BATCH),
+        ),
+        partial(ParameterisedField, _van_der_pol),
+    ),
+    "lotka_volterra": _Recipe(
         "x' = a x - b x y, y' = d x y - c y, each rate in [0.5, 1.5]",
         (0.0, 4.0),
-        _per_sample(function),
-        draws.uniform(0.5, 2.0, BATCH, 2),
-        (draws.uniform(0.5, 1.5, BATCH, 4),),
-    )
-
-
-def _pendulum(draws: _Draws) -> _Drawn:
-    def function(t: Tensor, y: Tensor, friction: Tensor) -> Tensor:
-        angle, speed = y.unbind(-1)
-        return torch.stack([speed, -torch.sin(angle) - friction * speed], -1)
-
-    return _Drawn(
+        lambda g: (_uniform(g, 0.5, 2.0, BATCH, 2), _uniform(g, 0.5, 1.5, BATCH, 4)),
+        partial(ParameterisedField, _lotka_volterra),
+    ),
+    "pendulum": _Recipe(
         "a'' = -sin a - c a', c in [0, 0.3]",
         (0.0, 4.0),
-        _per_sample(function),
-        torch.stack([draws.uniform(-2.5, 2.5, BATCH), draws.uniform(-1.0, 1.0, BATCH)], -1),
-        (draws.uniform(0.0, 0.3, BATCH),),
-    )
-
-
-_PROBLEMS: dict[str, Callable[[_Draws], Any]] = {
-    "liquid": lambda draws: _liquid_cell(draws, 0.5, 5.0),
-    "stiff_liquid": lambda draws: _liquid_cell(draws, 0.1, 5.0),
-    "forced": _forced,
-    "van_der_pol": _van_der_pol,
-    "lotka_volterra": _lotka_volterra,
-    "pendulum": _pendulum,
+        lambda g: (
+            torch.stack([_uniform(g, -2.5, 2.5, BATCH), _uniform(g, -1.0, 1.0, BATCH)], -1),
+            _uniform(g, 0.0, 0.3, BATCH),
+        ),
+        partial(ParameterisedField, _pendulum),
+    ),
 }

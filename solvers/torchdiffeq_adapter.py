@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -26,12 +26,18 @@ from solvers.solution import (
     finite_status,
 )
 from solvers.solver import Solver
+from solvers.step_size.rules import time_dtype
 
 # How torchdiffeq words its failures: it has no types for them.
-_FAILURES = (
-    (re.compile("max_num_steps exceeded"), MAX_STEPS),
-    (re.compile("underflow in dt"), STEP_UNDERFLOW),
-    (re.compile("non-finite values in state"), NON_FINITE),
+_FAILURES = {
+    "max_num_steps exceeded": MAX_STEPS,
+    "underflow in dt": STEP_UNDERFLOW,
+    "non-finite values in state": NON_FINITE,
+}
+_REMARK = (
+    " torchdiffeq's methods take the same steps for all samples, so that one of them fails all, "
+    "and a NaN of one reaches the gradients of what they share: a native solver, such as "
+    "DormandPrince, keeps them apart."
 )
 
 
@@ -107,15 +113,14 @@ class TorchDiffEq(Solver):
         if y0.numel() == 0:  # whose error torchdiffeq takes for NaN
             ys = None if problem.times is None else y0.expand(len(times), *y0.shape)
             return Solution(y0, ys, Stats(0, 0), all_succeeded(y0), succeeded=True)
-        # torchdiffeq warns of callbacks that a method never calls.
-        silent = self.fixed_grid or self.method == "scipy_solver"
-        counted = (_Counted if silent else _CountedSteps)(problem.field, y0.dtype, t1)
+        adaptive = not self.fixed_grid and self.method != "scipy_solver"
+        counted = _Counted(problem.field, y0.dtype, t1, adaptive)
         # torchdiffeq wants strictly increasing times, the span's ends among them.
         asked = [t0 if left >= t1 - t0 else t1 - left for left in times]
         knots = sorted({t0, t1, *asked})
         # Error estimates mean nothing in half precision: the field sees it, the solver float32.
         dtype = torch.promote_types(y0.dtype, torch.float32)
-        t = torch.tensor(knots, dtype=_time_dtype(y0), device=y0.device)
+        t = torch.tensor(knots, dtype=time_dtype(y0.device), device=y0.device)
         try:
             path = odeint(
                 counted,
@@ -131,13 +136,11 @@ class TorchDiffEq(Solver):
         path = path.to(y0.dtype)
         y = path[-1]
         ys = None if problem.times is None else path[[knots.index(time) for time in asked]]
-        solution = Solution(y, ys, self._stats(counted), all_succeeded(y0), succeeded=True)
         if all_finite(y.detach()):
-            return solution
+            return Solution(y, ys, self._stats(counted), all_succeeded(y0), succeeded=True)
         healthy = finite_samples(y) if y.ndim > 1 else torch.isfinite(y).all()
         y = torch.where(healthy.view(*batch_shape(y), *[1] * (y.ndim - 1)), y, y0)
-        status = finite_status(healthy)
-        return replace(solution, y=y, status=status, succeeded=False, remark=_REMARK)
+        return Solution(y, ys, self._stats(counted), finite_status(healthy), remark=_REMARK)
 
     def _options(self, t: Tensor, *, dense: bool) -> dict[str, Any]:
         if self.fixed_grid:
@@ -155,9 +158,9 @@ class TorchDiffEq(Solver):
         return {"dtype": t.dtype, "max_num_steps": self.max_steps, "step_t": t[1:]}
 
     def _stats(self, counted: _Counted) -> Stats:
-        if isinstance(counted, _CountedSteps):
-            return Stats(nfe=counted.nfe, accepted=counted.accepted, rejected=counted.rejected)
-        return Stats(nfe=counted.nfe, accepted=self.steps if self.fixed_grid else 0)
+        count = counted.count
+        accepted = self.steps if self.fixed_grid else count["accepted"]
+        return Stats(count["evaluations"], accepted, count["rejected"])
 
     def _failed(self, error: AssertionError, problem: Problem, counted: _Counted) -> Solution:
         """A solution that says which failure it was; torchdiffeq drops the state it had.
@@ -165,64 +168,37 @@ class TorchDiffEq(Solver):
         All samples fail with the one that does. Where a derivative is not finite, its samples are
         told by NON_FINITE from those that only share their steps.
         """
-        found = next((code for words, code in _FAILURES if words.search(str(error))), None)
-        if found is None:
+        found = [code for words, code in _FAILURES.items() if words in str(error)]
+        if not found:
             raise error
         y0, times = problem.y0, problem.times
         ys = None if times is None else torch.stack([y0] * len(times))
-        codes = torch.full(batch_shape(y0), int(found), dtype=torch.int8, device=y0.device)
-        last = counted.last
-        if last is not None and y0.ndim > 1:
-            codes = torch.where(finite_samples(last), codes, int(NON_FINITE)).to(torch.int8)
+        codes = torch.full_like(all_succeeded(y0), int(found[0]))
+        if counted.last is not None and y0.ndim > 1:
+            codes[~finite_samples(counted.last)] = int(NON_FINITE)
         return Solution(y0, ys, self._stats(counted), codes, remark=_REMARK)
-
-
-_REMARK = (
-    " torchdiffeq's methods take the same steps for all samples, so that one of them fails all, "
-    "and a NaN of one reaches the gradients of what they share: a native solver, such as "
-    "DormandPrince, keeps them apart."
-)
-
-
-def _time_dtype(y0: Tensor) -> torch.dtype:
-    """float64 where the state or the device allows: times far from 0 need it."""
-    if y0.device.type == "mps":
-        return torch.float32
-    return torch.float64
 
 
 class _Counted:
     """A field in its own dtype that counts its evaluations, none of them beyond the span.
 
     Attributes:
-        nfe: how many.
-        last: what the last one gave.
+        count: of ``evaluations``, and of the steps ``accepted`` and ``rejected``.
+        last: what the last evaluation gave.
     """
 
-    def __init__(self, field: VectorField, dtype: torch.dtype, t1: float) -> None:
+    def __init__(self, field: VectorField, dtype: torch.dtype, t1: float, steps: bool) -> None:
         self._field, self._dtype, self._t1 = field, dtype, t1
-        self.nfe = 0
+        self.count: Counter[str] = Counter()
         self.last: Tensor | None = None
+        if steps:  # torchdiffeq finds these by their names, and warns where it never calls them
+            self.callback_accept_step = lambda *_: self.count.update(["accepted"])
+            self.callback_reject_step = lambda *_: self.count.update(["rejected"])
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        self.nfe += 1
+        self.count["evaluations"] += 1
         # torchdiffeq tries a first step that may be longer than the span.
         time = t.clamp(max=self._t1).to(torch.promote_types(self._dtype, torch.float32))
         slope: Tensor = evaluate(self._field, time, y.to(self._dtype))
         self.last = slope.detach()
         return slope.to(y.dtype)
-
-
-class _CountedSteps(_Counted):
-    """One that counts the steps of an adaptive method too, by torchdiffeq's callbacks."""
-
-    def __init__(self, field: VectorField, dtype: torch.dtype, t1: float) -> None:
-        super().__init__(field, dtype, t1)
-        self.accepted = 0
-        self.rejected = 0
-
-    def callback_accept_step(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
-        self.accepted += 1
-
-    def callback_reject_step(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
-        self.rejected += 1

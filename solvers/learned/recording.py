@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 
 import torch
@@ -51,23 +52,19 @@ class Recorder(Solver):
         self._generator = torch.Generator().manual_seed(seed)
 
     def with_steps(self, steps: int) -> Recorder:
-        other = Recorder(self.solver.with_steps(steps), self.rows)
-        other.problems, other._generator = self.problems, self._generator
+        other = copy(self)
+        other.solver = self.solver.with_steps(steps)
         return other
 
     def solve_problem(self, problem: Problem) -> Solution:
         solution = self.solver.solve_problem(problem)
         if _is_there(problem.y0):  # what a compiler or a transform traces is gone once it ends
-            self.problems.append(self._kept(problem))
+            kept = replace(problem, y0=problem.y0.detach(), times=None, event=None)
+            if self.rows is not None and kept.selectable and self.rows < kept.y0.shape[0]:
+                rows = torch.randperm(kept.y0.shape[0], generator=self._generator)[: self.rows]
+                kept = kept.select(rows.to(kept.y0.device))
+            self.problems.append(cast_problem(kept))
         return solution
-
-    def _kept(self, problem: Problem) -> Problem:
-        """Some samples of the problem, detached from the model that may change."""
-        problem = replace(problem, y0=problem.y0.detach(), times=None, event=None)
-        if self.rows is not None and problem.selectable and self.rows < problem.y0.shape[0]:
-            rows = torch.randperm(problem.y0.shape[0], generator=self._generator)[: self.rows]
-            problem = problem.select(rows.to(problem.y0.device))
-        return cast_problem(problem)
 
 
 def _is_there(y: Tensor) -> bool:

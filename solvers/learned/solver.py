@@ -71,8 +71,17 @@ class LearnedSolver(nn.Module, Solver):
         self.methods = nn.ModuleDict({str(number): x for number, x in by_number.items()})
         self.gradient = gradient
         self.errors = {int(key): dict(value) for key, value in (errors or {}).items()}
-        self.evaluations = min(by_number) if evaluations is None else evaluations
-        self._fixed = self._steps_of(self.evaluations)
+        self.evaluations = min(by_number) if evaluations is None else check_steps(evaluations)
+        divisors = [number for number in by_number if self.evaluations % number == 0]
+        if not divisors:
+            raise ValueError(
+                f"this learned solver was trained for {', '.join(self.methods)} evaluations, and "
+                f"serves multiples of these, not {evaluations}. Take one of them, or train one: "
+                f"solvers.train_solver(problems, evaluations=({evaluations},))"
+            )
+        largest = divisors[-1]
+        steps, method = self.evaluations // largest, by_number[largest]
+        self._fixed = NativeSolver(steps, method=method, gradient=gradient)
 
     @property
     def trained(self) -> tuple[int, ...]:
@@ -80,22 +89,8 @@ class LearnedSolver(nn.Module, Solver):
         return tuple(int(number) for number in self.methods)
 
     @property
-    def _by_number(self) -> dict[str, LearnedMethod]:
-        return {number: cast(LearnedMethod, x) for number, x in self.methods.items()}
-
-    def _steps_of(self, evaluations: int) -> NativeSolver:
-        """The steps that make so many evaluations, as few as possible."""
-        check_steps(evaluations)
-        number = max((n for n in self.trained if evaluations % n == 0), default=None)
-        if number is None:
-            listed = ", ".join(map(str, self.trained))
-            raise ValueError(
-                f"this learned solver was trained for {listed} evaluations, and serves multiples "
-                f"of these, not {evaluations}. Take one of them, or train one: "
-                f"solvers.train_solver(problems, evaluations=({evaluations},))"
-            )
-        method = self._by_number[str(number)]
-        return NativeSolver(evaluations // number, method=method, gradient=self.gradient)
+    def _methods(self) -> list[LearnedMethod]:
+        return [cast(LearnedMethod, method) for method in self.methods.values()]
 
     def solve_problem(self, problem: Problem) -> Solution:
         return self._fixed.solve_problem(problem)
@@ -109,8 +104,7 @@ class LearnedSolver(nn.Module, Solver):
         Raises:
             ValueError: where no trained number divides it.
         """
-        methods = self._by_number.values()
-        return LearnedSolver(methods, steps, gradient=self.gradient, errors=self.errors)
+        return LearnedSolver(self._methods, steps, gradient=self.gradient, errors=self.errors)
 
     def save(self, path: str | Path) -> Path:
         """Write the coefficients and what training measured as one safetensors file.
@@ -119,7 +113,7 @@ class LearnedSolver(nn.Module, Solver):
             OSError: it could not be written; a file that was there is kept.
         """
         errors = {str(number): found for number, found in self.errors.items()}
-        parts = {number: list(method.parts) for number, method in self._by_number.items()}
+        parts = {str(method.stages): list(method.parts) for method in self._methods}
         header = {"method": self.kind, "parts": parts, "errors": errors}
         path = Path(path)
         write_tensors(path, *_FILE, header, self.methods.state_dict())
@@ -146,15 +140,14 @@ class LearnedSolver(nn.Module, Solver):
                 "examples/train_solver.py"
             ) from error
         try:
-            kind, parts, errors = header["method"], header["parts"], header["errors"]
-            methods = nn.ModuleDict({n: LearnedMethod(kind, parts[n]) for n in parts})
-            methods.load_state_dict(tensors)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            methods = [LearnedMethod(header["method"], x) for x in header["parts"].values()]
+            solver = LearnedSolver(methods, errors=header["errors"])
+            solver.methods.load_state_dict(tensors)
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{path} holds no learned solver that this version knows: {error}"
             ) from error
-        known = cast("Iterable[LearnedMethod]", methods.values())
-        return LearnedSolver(known, evaluations, gradient=gradient, errors=errors)
+        return LearnedSolver(methods, evaluations, gradient=gradient, errors=solver.errors)
 
     def __repr__(self) -> str:
         # One line, as the other solvers have, since cells show their solver in theirs.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from solvers.catalogue import Euler, Tsit5
 from solvers.checks import check_steps
@@ -21,6 +22,7 @@ from solvers.solution import SUCCESS
 from solvers.solver import Solver
 from solvers.step_size.rules import Uniform
 
+Residuals = Callable[[Tensor], Iterable[Tensor]]  # of each problem, out of the coefficients
 _HELD_OUT = 4  # of so many samples, one is held out
 
 
@@ -82,29 +84,25 @@ def train_solver(
     semilinear = all(isinstance(problem.field, SemilinearField) for problem in problems)
     kind = "exponential" if semilinear else "explicit"
     untrained = {number: LearnedMethod.of(kind, number) for number in numbers}
-    train, test = _split(list(problems), held_out)
-    training = [_Case.of(problem) for problem in train]
-    measured = [_Case.of(problem) for problem in test]
+    training, measured = ([_Case.of(x) for x in part] for part in _split(problems, held_out))
     generator = torch.Generator().manual_seed(seed)
     methods, errors = [], {}
     for number, start in untrained.items():
-        fit = _Fit(LearnedMethod.of(kind, number), training)
-        best = fit.best_of(_starts(start, starts, generator), iterations)
-        if fit.loss(best) == math.inf:
+        method = _fitted(LearnedMethod.of(kind, number), training, starts, iterations, generator)
+        solver = NativeSolver(1, method=method)
+        errors[number] = {"training": _error(solver, training)}
+        if errors[number]["training"] == math.inf:
             raise ValueError(
                 f"{number} evaluations are too few for these problems: the untrained method leaves "
                 "the finite numbers. Ask for more evaluations, or split the time spans"
             )
-        method = LearnedMethod.of(kind, number)
-        _assign(method, best)
         methods.append(method)
         compared = {
-            "held_out": NativeSolver(1, method=method),
+            "held_out": solver,
             "untrained": NativeSolver(1, method=start),
             "euler": Euler(number),
             "uniform_euler": Euler(step_size=Uniform(number)),
         }
-        errors[number] = {"training": math.sqrt(fit.loss(_vector(method)))}
         errors[number] |= {name: _error(solver, measured) for name, solver in compared.items()}
     return LearnedSolver(methods, errors=errors)
 
@@ -126,22 +124,20 @@ def relative_errors(solvers: Mapping[str, Solver], problems: Sequence[Problem]) 
 
 
 def _split(
-    problems: list[Problem], held_out: Sequence[Problem] | None
-) -> tuple[list[Problem], list[Problem]]:
+    problems: Sequence[Problem], held_out: Sequence[Problem] | None
+) -> tuple[Sequence[Problem], Sequence[Problem]]:
     """What to train on, and what to measure on."""
-    if held_out is not None:
-        train, test = problems, list(held_out)
-    else:
-        train, test = [], []
-        whole = 0
+    train, test = problems, held_out
+    if test is None:
+        train, test, whole = [], [], 0
         for problem in problems:
             if problem.selectable and problem.y0.shape[0] >= _HELD_OUT:
-                aside = torch.arange(problem.y0.shape[0], device=problem.y0.device) % _HELD_OUT == 0
-                train.append(problem.select((~aside).nonzero().view(-1)))
-                test.append(problem.select(aside.nonzero().view(-1)))
-                continue
-            whole += 1
-            (test if whole % _HELD_OUT == 0 else train).append(problem)
+                rows = torch.arange(problem.y0.shape[0], device=problem.y0.device)
+                train.append(problem.select(rows[rows % _HELD_OUT > 0]))
+                test.append(problem.select(rows[::_HELD_OUT]))
+            else:
+                whole += 1
+                (test if whole % _HELD_OUT == 0 else train).append(problem)
     if not train or not test:
         raise ValueError(
             f"there are {len(train)} problems to train on and {len(test)} held out, and each "
@@ -180,85 +176,72 @@ class _Case:
         return torch.full_like(residual, math.inf) if failed else residual
 
 
-def _error(solver: Solver, cases: Sequence[_Case]) -> float:
-    losses = [float(case.residual(solver).square().sum()) for case in cases]
+def _loss(residuals: Iterable[Tensor]) -> float:
+    """The mean over the problems of the squared relative error; infinity where one failed."""
+    losses = [float(residual.square().sum()) for residual in residuals]
     mean = sum(losses) / len(losses)
-    return math.sqrt(mean) if math.isfinite(mean) else math.inf
+    return mean if math.isfinite(mean) else math.inf
 
 
-def _vector(method: LearnedMethod) -> Tensor:
-    """The coefficients as one vector in float64."""
-    return torch.cat([table.detach().cpu().double().flatten() for table in method.parameters()])
+def _error(solver: Solver, cases: Sequence[_Case]) -> float:
+    return math.sqrt(_loss(case.residual(solver) for case in cases))
 
 
-@torch.no_grad()
-def _assign(method: LearnedMethod, vector: Tensor) -> None:
-    """The inverse of :func:`_vector`."""
-    tables = list(method.parameters())
-    parts = vector.split([table.numel() for table in tables])
-    for table, part in zip(tables, parts, strict=True):
-        table.copy_(part.view(table.shape))
+def _fitted(
+    method: LearnedMethod,
+    cases: Sequence[_Case],
+    starts: int,
+    iterations: int,
+    generator: torch.Generator,
+) -> LearnedMethod:
+    """The method, in float32, with the coefficients that solve the cases best."""
+    wide = all(case.problem.y0.dtype == torch.float64 for case in cases)
+    dtype = torch.float64 if wide else torch.float32
+    solver = NativeSolver(1, method=method.to(dtype))
+
+    def residuals(vector: Tensor) -> Iterator[Tensor]:
+        vector_to_parameters(vector.to(dtype), method.parameters())
+        return (case.residual(solver) for case in cases)
+
+    start = parameters_to_vector(method.parameters()).double()
+    starting = [start]
+    for _ in range(starts - 1):
+        noise = torch.randn(len(start), generator=generator, dtype=start.dtype)
+        starting.append(start + 0.3 * noise)
+    change = torch.finfo(dtype).eps ** 0.5
+    ends = [_descend(residuals, vector, iterations, change) for vector in starting]
+    vector_to_parameters(min(ends, key=lambda end: _loss(residuals(end))), method.parameters())
+    return method.float()
 
 
-def _starts(method: LearnedMethod, count: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """The coefficients of the method, and others near them."""
-    start = _vector(method)
-    yield start
-    for _ in range(count - 1):
-        yield start + 0.3 * torch.randn(len(start), generator=generator, dtype=start.dtype)
+def _descend(residuals: Residuals, vector: Tensor, iterations: int, change: float) -> Tensor:
+    """Where so many Levenberg-Marquardt steps lead, or fewer where they hardly help."""
+    loss, damping, idle = _loss(residuals(vector)), 1e-3, 0
+    for _ in range(iterations if loss < math.inf else 0):
+        normal, gradient = _equations(residuals, vector, change)
+        for _ in range(12):
+            scaled = damping * (normal.diagonal() + 1e-12 * normal.diagonal().max())
+            tried = vector - torch.linalg.solve(normal + scaled.diag(), gradient)
+            lower = _loss(residuals(tried))
+            if lower < loss:
+                break
+            damping *= 4
+        else:
+            return vector
+        idle = idle + 1 if lower > 0.998 * loss else 0
+        vector, loss, damping = tried, lower, max(damping / 5, 1e-9)
+        if idle == 3:
+            return vector
+    return vector
 
 
-class _Fit:
-    """Levenberg-Marquardt on the coefficients of one method."""
-
-    def __init__(self, method: LearnedMethod, cases: Sequence[_Case]) -> None:
-        self.cases = cases
-        wide = all(case.problem.y0.dtype == torch.float64 for case in cases)
-        self.method = method.double() if wide else method
-        self.solver = NativeSolver(1, method=self.method)
-        self.change = torch.finfo(torch.float64 if wide else torch.float32).eps ** 0.5
-
-    def residuals(self, vector: Tensor) -> Iterator[Tensor]:
-        _assign(self.method, vector)
-        return (case.residual(self.solver) for case in self.cases)
-
-    def loss(self, vector: Tensor) -> float:
-        total = sum(float(residual.square().sum()) for residual in self.residuals(vector))
-        return total / len(self.cases) if math.isfinite(total) else math.inf
-
-    def best_of(self, starts: Iterable[Tensor], iterations: int) -> Tensor:
-        return min((self.descend(start, iterations) for start in starts), key=self.loss)
-
-    def descend(self, vector: Tensor, iterations: int) -> Tensor:
-        """The coefficients after so many steps, or sooner where they hardly help."""
-        loss, damping, idle = self.loss(vector), 1e-3, 0
-        for _ in range(iterations if loss < math.inf else 0):
-            normal, gradient = self._equations(vector)
-            for _ in range(12):
-                scaled = damping * (normal.diagonal() + 1e-12 * normal.diagonal().max())
-                tried = vector - torch.linalg.solve(normal + scaled.diag(), gradient)
-                lower = self.loss(tried)
-                if lower < loss:
-                    break
-                damping *= 4
-            else:
-                return vector
-            idle = idle + 1 if lower > 0.998 * loss else 0
-            vector, loss, damping = tried, lower, max(damping / 5, 1e-9)
-            if idle == 3:
-                return vector
-        return vector
-
-    def _equations(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """J^T J and J^T r, problem by problem: J of all together need not fit in memory."""
-        base = list(self.residuals(vector))
-        columns = []
-        for shift in torch.eye(len(vector), dtype=vector.dtype) * self.change:
-            columns.append(list(self.residuals(vector + shift)))
-        size = len(vector)
-        normal, gradient = vector.new_zeros(size, size), vector.new_zeros(size)
-        for index, residual in enumerate(base):
-            jacobian = torch.stack([column[index] - residual for column in columns]) / self.change
-            normal += jacobian @ jacobian.t()
-            gradient += jacobian @ residual
-        return normal, gradient
+def _equations(residuals: Residuals, vector: Tensor, change: float) -> tuple[Tensor, Tensor]:
+    """J^T J and J^T r, problem by problem: J of all together need not fit in memory."""
+    shifts = torch.eye(len(vector), dtype=vector.dtype) * change
+    base, *columns = (list(residuals(vector + shift)) for shift in (0, *shifts))
+    normal, gradient = torch.zeros_like(shifts), torch.zeros_like(vector)
+    for index, residual in enumerate(base):
+        jacobian = torch.stack([column[index] - residual for column in columns]) / change
+        normal += jacobian @ jacobian.t()
+        gradient += jacobian @ residual
+    return normal, gradient
