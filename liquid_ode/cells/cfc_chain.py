@@ -210,7 +210,7 @@ def _gradients(
     of_values = [
         _room(inputs, value.shape[2], kept=index == 0) for index, value in enumerate(values)
     ]
-    sums = _Sums(rest, inputs.shape[1])
+    sums = _MapGradients(rest, inputs.shape[1])
     of_start = _backward(chain, durations, first, rest, grad, values, of_values, sums)
     of_first = of_values[0][0].t() @ start
     if len(inputs) > 1:
@@ -228,7 +228,7 @@ def _backward(
     grad: Tensor,
     values: Sequence[Tensor],
     of_values: Sequence[Tensor],
-    sums: _Sums,
+    sums: _MapGradients,
 ) -> Tensor:
     """Fill the gradients of z and of the maps after the first; return that of the start."""
     hidden = first.shape[1]
@@ -252,7 +252,7 @@ def _backward(
     return of_state
 
 
-class _Sums:
+class _MapGradients:
     """Gradients of W_i and b_i, summed over the steps."""
 
     def __init__(self, rest: Sequence[Tensor], batch: int) -> None:

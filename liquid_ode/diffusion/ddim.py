@@ -10,7 +10,7 @@ from torch import Tensor
 
 from liquid_ode.diffusion.checks import check_count
 from liquid_ode.diffusion.noise import SeededNoise
-from liquid_ode.diffusion.sampling import Denoiser, Sampler
+from liquid_ode.diffusion.sampling import GuidedDenoiser, Sampler
 
 
 def trailing_timesteps(steps: int, num_steps: int) -> list[int]:
@@ -87,7 +87,7 @@ class DDIM(Sampler):
         direction = after * signal * math.sqrt(1 - (self.eta * share) ** 2)
         return signal, direction, spread
 
-    def _sample_batch(self, denoise: Denoiser, x: Tensor, noise: SeededNoise) -> Tensor:
+    def _sample_batch(self, denoise: GuidedDenoiser, x: Tensor, noise: SeededNoise) -> Tensor:
         schedule = denoise.schedule
         times = self.timesteps(schedule.num_steps)
         sigmas = [*schedule.sigmas[times].tolist(), 0.0]

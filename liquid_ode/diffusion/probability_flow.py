@@ -23,7 +23,7 @@ from torch import Tensor
 from liquid_ode.diffusion.checks import check_count
 from liquid_ode.diffusion.ddim import trailing_timesteps
 from liquid_ode.diffusion.noise import SeededNoise
-from liquid_ode.diffusion.sampling import Denoiser, Sampler
+from liquid_ode.diffusion.sampling import GuidedDenoiser, Sampler
 from liquid_ode.diffusion.schedules import Schedule
 from solvers import Euler, SemilinearField, Solver
 
@@ -190,7 +190,7 @@ class ProbabilityFlow(Sampler):
         if not isinstance(self.path, NoisePath):
             raise ValueError(f"path must be LogSNRPath() or DDIMPath(steps), not {self.path!r}")
 
-    def _sample_batch(self, denoise: Denoiser, x: Tensor, noise: SeededNoise) -> Tensor:
+    def _sample_batch(self, denoise: GuidedDenoiser, x: Tensor, noise: SeededNoise) -> Tensor:
         schedule = denoise.schedule
         first, last = self.path.sigma_range(schedule)
 

@@ -29,7 +29,7 @@ class Progress(NamedTuple):
     """the present estimate of the batch's clean images ``(B, 3, H, W)``"""
 
 
-class Denoiser:
+class GuidedDenoiser:
     """The denoiser of one batch: its labels and guidance are fixed, its evaluations reported."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Sampler(ABC):
     """Turns noise into images with a trained diffusion model."""
 
     @abstractmethod
-    def _sample_batch(self, denoise: Denoiser, x: Tensor, noise: SeededNoise) -> Tensor:
+    def _sample_batch(self, denoise: GuidedDenoiser, x: Tensor, noise: SeededNoise) -> Tensor:
         """Images out of x_T = ``x``, standard normal float32 ``(B, 3, H, W)``.
 
         ``noise`` draws further noise for a sampler that is stochastic.
@@ -125,7 +125,7 @@ class Sampler(ABC):
                 x = noise.draw()  # (B, C, H, W)
                 if initial_noise is not None:
                     x = initial_noise[part].to(diffusion.device, torch.float32)
-                denoise = Denoiser(
+                denoise = GuidedDenoiser(
                     diffusion,
                     None if labels is None else labels[part],
                     guidance_scale,

@@ -53,7 +53,7 @@ class Interval:
 
 
 @dataclass
-class Progress:
+class Counters:
     """How far a run has come."""
 
     step: int = 0  # optimizer steps made
@@ -65,7 +65,7 @@ class Progress:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, saved: dict[str, Any]) -> Progress:
+    def from_dict(cls, saved: dict[str, Any]) -> Counters:
         return cls(
             saved["step"],
             saved["seconds"],
@@ -92,7 +92,7 @@ class RunState:
     ) -> None:
         self.model, self.ema, self.optimizer, self.scaler = model, ema, optimizer, scaler
         self.description = description
-        self.progress = Progress()
+        self.progress = Counters()
         self.saved_step: int | None = None  # of the checkpoint on disk
 
     def save(self, run: RunDirectory, config: TrainConfig) -> None:
@@ -135,7 +135,7 @@ class RunState:
         copy_into(self.ema, part(tensors, "ema"), what, whose)
         load_optimizer(self.optimizer, self.model, part(tensors, "optimizer"))
         try:
-            self.progress = Progress.from_dict(header["progress"])
+            self.progress = Counters.from_dict(header["progress"])
             if self.scaler is not None:
                 self.scaler.load_state_dict(header["scaler"])
         except (KeyError, TypeError, RuntimeError) as error:

@@ -24,7 +24,7 @@ from liquid_ode.training.errors import Interrupted, TrainingError
 from liquid_ode.training.machine import StopRequests
 from liquid_ode.training.reporting import Reporter, duration
 from liquid_ode.training.run_directory import MetricsLog, RunDirectory
-from liquid_ode.training.state import Interval, Progress, RunState
+from liquid_ode.training.state import Counters, Interval, RunState
 from solvers import SolverError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Trainer:
         self._began = 0.0
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> Counters:
         return self.state.progress
 
     @property

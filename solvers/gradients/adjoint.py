@@ -14,7 +14,7 @@ from solvers.fields.batch_parts import is_selectable, select
 from solvers.gradients.modes import GradientMode
 from solvers.loop.integration import Integration
 from solvers.loop.problem import Problem
-from solvers.loop.progress import Progress
+from solvers.loop.solve_state import SolveState
 from solvers.loop.step import Step
 from solvers.methods.arithmetic import advance
 from solvers.methods.base import Method
@@ -242,7 +242,7 @@ class _Quadrature:
         self.tensors = tensors
         self.totals: list[Tensor | None] = [None] * len(tensors)
 
-    def __call__(self, at: Progress, step: Step) -> None:
+    def __call__(self, at: SolveState, step: Step) -> None:
         taken = step.judgement.accepted
         for index, weight in enumerate(self.tableau.b):
             if not weight:

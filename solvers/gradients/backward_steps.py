@@ -10,7 +10,7 @@ from torch import Tensor
 
 from solvers.fields.base import QuasilinearField, RelaxationField
 from solvers.fields.derivatives import LeakPullback, PullbackFunction, TargetPullback
-from solvers.loop.progress import Progress
+from solvers.loop.solve_state import SolveState
 from solvers.loop.step import Step
 from solvers.methods.arithmetic import Increment
 from solvers.methods.relaxation import BoundRelaxation, Relaxation
@@ -32,7 +32,7 @@ class Trajectory:
     gains: list[Tensor] = field(default_factory=list)
     sizes: list[Increment] = field(default_factory=list)
 
-    def note(self, at: Progress, step: Step) -> None:
+    def note(self, at: SolveState, step: Step) -> None:
         """Remember one more step."""
         self.states.append(at.y)
         self.targets.append(step.first)

@@ -14,7 +14,7 @@ from solvers.fields.base import VectorField
 from solvers.gradients.cache_chunks import run_in_chunks
 from solvers.gradients.relaxation_chain import solve_chain, solve_relaxation
 from solvers.loop.integration import Advance, Integration, Running
-from solvers.loop.progress import Progress
+from solvers.loop.solve_state import SolveState
 from solvers.methods.base import Method
 from solvers.solution import Solution
 
@@ -73,7 +73,7 @@ class Checkpointing(GradientMode):
         return integration.run(_in_segments)
 
 
-def _in_segments(advance: Advance, running: Running, progress: Progress) -> Progress:
+def _in_segments(advance: Advance, running: Running, progress: SolveState) -> SolveState:
     recorded = 4 * progress.bound.method.stages
     segment = 0
     while running(progress):
@@ -86,7 +86,7 @@ def _in_segments(advance: Advance, running: Running, progress: Progress) -> Prog
     return progress
 
 
-def _segment(advance: Advance, running: Running, progress: Progress, length: int) -> Progress:
+def _segment(advance: Advance, running: Running, progress: SolveState, length: int) -> SolveState:
     """The next ``length`` steps."""
     # Anew, since what a bound method keeps between steps would be there only the first time.
     progress = progress._replace(bound=progress.bound.on(progress.bound.field))

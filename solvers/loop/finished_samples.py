@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from solvers.fields.batch_parts import select
-from solvers.loop.progress import Finished, Progress
+from solvers.loop.solve_state import Finished, SolveState
 from solvers.loop.step import Step
 from solvers.methods.base import StepResult
 from solvers.solution import SUCCESS, finite_samples
 
 
 def end_samples(
-    at: Progress, ended: Tensor, status: Tensor, event_time: Tensor | None, *, droppable: bool
-) -> Progress:
+    at: SolveState, ended: Tensor, status: Tensor, event_time: Tensor | None, *, droppable: bool
+) -> SolveState:
     """Keep the samples that ended, ``ended`` bool ``(n,)``, and go on with the others.
 
     Args:
@@ -65,8 +65,8 @@ def _standing_in(good: Tensor) -> Tensor:
 
 
 def end_where_field_is_not_finite(
-    at: Progress, step: Step, status: Tensor, *, droppable: bool
-) -> Progress | None:
+    at: SolveState, step: Step, status: Tensor, *, droppable: bool
+) -> SolveState | None:
     """End the samples whose first evaluation is not finite: no smaller step would help.
 
     None where there are none.
@@ -82,7 +82,7 @@ def end_where_field_is_not_finite(
     return end_samples(at, bad, status, event_time, droppable=droppable)
 
 
-def made_again(at: Progress, step: Step, *, droppable: bool) -> Step:
+def made_again(at: SolveState, step: Step, *, droppable: bool) -> Step:
     """The step made again without the samples that left the finite numbers in it.
 
     Theirs is thrown away, but its derivative is not finite either, and zero times infinity would

@@ -1,6 +1,6 @@
 """The integration loop: a method and a step-size rule over a time span.
 
-The loop is a pure function from one :class:`Progress` to the next, so that a gradient mode can
+The loop is a pure function from one :class:`SolveState` to the next, so that a gradient mode can
 run a part of it again. Of a progress this always holds: ``y`` is the state of each sample at the
 time that its ``control.remaining`` leaves, of which every step was accepted; a sample is in
 ``finished`` or it is live, never both.
@@ -23,8 +23,8 @@ from solvers.loop.finished_samples import (
 )
 from solvers.loop.independence import check_independent
 from solvers.loop.problem import Problem
-from solvers.loop.progress import Progress
 from solvers.loop.saved_times import at_start, records_of_step, stack_records
+from solvers.loop.solve_state import SolveState
 from solvers.loop.step import Step, time_of, try_compiled, try_step
 from solvers.methods.arithmetic import seen_time
 from solvers.methods.base import Method
@@ -40,13 +40,13 @@ from solvers.solution import (
 )
 from solvers.step_size.rules import BudgetRule, Examined, StepSizeRule
 
-Advance = Callable[[Progress], Progress]
-Running = Callable[[Progress], bool]
-Drive = Callable[[Advance, Running, Progress], Progress]
+Advance = Callable[[SolveState], SolveState]
+Running = Callable[[SolveState], bool]
+Drive = Callable[[Advance, Running, SolveState], SolveState]
 """Applies the first while the second holds."""
 
 
-def straight_on(advance: Advance, running: Running, progress: Progress) -> Progress:
+def straight_on(advance: Advance, running: Running, progress: SolveState) -> SolveState:
     """Step after step."""
     while running(progress):
         progress = advance(progress)
@@ -68,7 +68,7 @@ class Integration:
     method: Method
     rule: StepSizeRule
     compiled: bool = False
-    observe: Callable[[Progress, Step], None] | None = None
+    observe: Callable[[SolveState, Step], None] | None = None
 
     def run(self, drive: Drive = straight_on) -> Solution:
         """Solve, without throwing."""
@@ -84,7 +84,7 @@ class Integration:
         stats = replace(careful.stats, nfe=solution.stats.nfe + careful.stats.nfe)
         return replace(careful, stats=stats)
 
-    def integrate(self, drive: Drive = straight_on) -> Progress:
+    def integrate(self, drive: Drive = straight_on) -> SolveState:
         """Where the solve stands once no sample has steps to take."""
         return drive(self._advance, self._running, self._begin())
 
@@ -92,12 +92,12 @@ class Integration:
     def _droppable(self) -> bool:
         return self.problem.selectable
 
-    def _begin(self) -> Progress:
+    def _begin(self) -> SolveState:
         problem = self.problem
         field, y0, (t0, t1) = problem.field, problem.y0, problem.t_span
         bound = self.method.bind(field, controlled=self.rule.controlled)
         start = self.rule.start(bound, problem.t_span, y0)
-        at = Progress(
+        at = SolveState(
             bound,
             y0,
             start.control,
@@ -115,7 +115,7 @@ class Integration:
             at = at._replace(event=problem.event.function, event_value=value)
         return self._examine_start(at) if self.rule.controlled else at
 
-    def _examine_start(self, at: Progress) -> Progress:
+    def _examine_start(self, at: SolveState) -> SolveState:
         """Look at the first evaluation, and at whether the samples may go their own ways."""
         problem, first = self.problem, at.first
         assert first is not None
@@ -136,10 +136,10 @@ class Integration:
         event_time = None if problem.event is None else none
         return end_samples(at, ~good, status, event_time, droppable=self._droppable)
 
-    def _running(self, at: Progress) -> bool:
+    def _running(self, at: SolveState) -> bool:
         return at.live > 0 and self.rule.running(at.control)
 
-    def _advance(self, at: Progress) -> Progress:
+    def _advance(self, at: SolveState) -> SolveState:
         """One step, tried by all samples that are evaluated."""
         problem = self.problem
         wanted = problem.times is not None or problem.event is not None
@@ -162,7 +162,7 @@ class Integration:
             self.observe(at, step)
         return self._take_where_accepted(at, step)
 
-    def _take_for_all(self, at: Progress, step: Step) -> Progress:
+    def _take_for_all(self, at: SolveState, step: Step) -> SolveState:
         """Take the step for every sample, unexamined."""
         if self.observe is not None:
             self.observe(at, step)
@@ -180,7 +180,7 @@ class Integration:
         return after._replace(records=at.records + records)
 
     @staticmethod
-    def _moved(at: Progress, step: Step, y: Tensor, first: Tensor | None) -> Progress:
+    def _moved(at: SolveState, step: Step, y: Tensor, first: Tensor | None) -> SolveState:
         return at._replace(
             y=y,
             control=step.judgement.control,
@@ -189,7 +189,7 @@ class Integration:
             tries=at.tries + 1,
         )
 
-    def _take_where_accepted(self, at: Progress, step: Step) -> Progress:
+    def _take_where_accepted(self, at: SolveState, step: Step) -> SolveState:
         """Take the accepted steps, and let the samples end that have arrived or failed."""
         accepted, ended = step.judgement.accepted, step.judgement.ended
         assert accepted is not None
@@ -230,12 +230,12 @@ class Integration:
     def _meet_event(
         self,
         event: Event,
-        at: Progress,
-        after: Progress,
+        at: SolveState,
+        after: SolveState,
         step: Step,
         accepted: Tensor,
         ended: Tensor,
-    ) -> tuple[Progress, Tensor, Tensor]:
+    ) -> tuple[SolveState, Tensor, Tensor]:
         """End the samples whose event lies in the step just taken, at the event."""
         t1, taken = self.problem.t_span[1], accepted.view(-1)
         start, end = at.control.remaining, after.control.remaining
@@ -253,14 +253,14 @@ class Integration:
         after = after._replace(y=torch.where(columns, found, after.y))
         return after, ended | crossed, torch.where(crossed, when.view(-1), event_time)
 
-    def _conclude_together(self, end: Progress) -> Solution:
+    def _conclude_together(self, end: SolveState) -> Solution:
         """The solution where all samples took the same steps, unexamined."""
         times = self.problem.times
         ys = None if times is None else stack_records(times, end.records, self.problem.y0)
         stats = Stats(nfe=end.evaluations, accepted=end.tries)
         return Solution(end.y, ys, stats, all_succeeded(end.y), succeeded=True)
 
-    def _conclude(self, end: Progress) -> Solution:
+    def _conclude(self, end: SolveState) -> Solution:
         """The solution of samples that ended one by one."""
         finished, times = end.finished, self.problem.times
         order = torch.cat([part.rows for part in finished]).argsort()
@@ -291,6 +291,6 @@ UNREADABLE = (
 )
 
 
-def _path(at: Progress, step: Step) -> Path:
+def _path(at: SolveState, step: Step) -> Path:
     """The states within the step that was tried."""
     return at.bound.path(at.y, step.dt, step.first, step.result)

@@ -23,7 +23,7 @@ class Finished(NamedTuple):
     event_time: Tensor | None
 
 
-class Progress(NamedTuple):
+class SolveState(NamedTuple):
     """Where a solve stands. Tensors have one row for every sample that is evaluated."""
 
     bound: BoundMethod
@@ -47,7 +47,7 @@ class Progress(NamedTuple):
     finished: tuple[Finished, ...] = ()
     records: tuple[Record, ...] = ()
 
-    def at_rows(self, rows: Tensor) -> Progress:
+    def at_rows(self, rows: Tensor) -> SolveState:
         """The samples ``rows``, a sample as often as it is named; the field stays as it is."""
 
         def part(values: Tensor | None) -> Tensor | None:
