@@ -73,25 +73,25 @@ class Checkpointing(GradientMode):
         return integration.run(_in_segments)
 
 
-def _in_segments(advance: Advance, running: Running, progress: SolveState) -> SolveState:
-    recorded = 4 * progress.bound.method.stages
+def _in_segments(advance: Advance, running: Running, state: SolveState) -> SolveState:
+    recorded = 4 * state.bound.method.stages
     segment = 0
-    while running(progress):
+    while running(state):
         length = 1 + segment // recorded
         if torch.is_grad_enabled():
-            progress = checkpoint(_segment, advance, running, progress, length, use_reentrant=False)
+            state = checkpoint(_segment, advance, running, state, length, use_reentrant=False)
         else:
-            progress = _segment(advance, running, progress, length)
+            state = _segment(advance, running, state, length)
         segment += 1
-    return progress
+    return state
 
 
-def _segment(advance: Advance, running: Running, progress: SolveState, length: int) -> SolveState:
+def _segment(advance: Advance, running: Running, state: SolveState, length: int) -> SolveState:
     """The next ``length`` steps."""
     # Anew, since what a bound method keeps between steps would be there only the first time.
-    progress = progress._replace(bound=progress.bound.on(progress.bound.field))
+    state = state._replace(bound=state.bound.on(state.bound.field))
     for _ in range(length):
-        if not running(progress):
+        if not running(state):
             break
-        progress = advance(progress)
-    return progress
+        state = advance(state)
+    return state

@@ -1,7 +1,7 @@
 """The integration loop: a method and a step-size rule over a time span.
 
 The loop is a pure function from one :class:`SolveState` to the next, so that a gradient mode can
-run a part of it again. Of a progress this always holds: ``y`` is the state of each sample at the
+run a part of it again. Of it this always holds: ``y`` is the state of each sample at the
 time that its ``control.remaining`` leaves, of which every step was accepted; a sample is in
 ``finished`` or it is live, never both.
 """
@@ -46,11 +46,11 @@ Drive = Callable[[Advance, Running, SolveState], SolveState]
 """Applies the first while the second holds."""
 
 
-def straight_on(advance: Advance, running: Running, progress: SolveState) -> SolveState:
+def straight_on(advance: Advance, running: Running, state: SolveState) -> SolveState:
     """Step after step."""
-    while running(progress):
-        progress = advance(progress)
-    return progress
+    while running(state):
+        state = advance(state)
+    return state
 
 
 @dataclass(frozen=True)
