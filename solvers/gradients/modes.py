@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from solvers.gradients.cache_chunks import run_in_chunks
 from solvers.gradients.relaxation_chain import solve_chain, solve_relaxation
 from solvers.loop.integration import Advance, Integration, Running
 from solvers.loop.progress import Progress
-from solvers.methods.base import Method
+from solvers.methods.base import BoundMethod, Method
 from solvers.solution import Solution
 
 
@@ -79,19 +80,28 @@ def _in_segments(advance: Advance, running: Running, progress: Progress) -> Prog
     while running(progress):
         length = 1 + segment // recorded
         if torch.is_grad_enabled():
-            progress = checkpoint(_segment, advance, running, progress, length, use_reentrant=False)
+            bound, rest = checkpoint(
+                _segment, advance, running, progress, length, use_reentrant=False
+            )
         else:
-            progress = _segment(advance, running, progress, length)
+            bound, rest = _segment(advance, running, progress, length)
+        progress = Progress(progress.bound if bound is None else bound, *rest)
         segment += 1
     return progress
 
 
-def _segment(advance: Advance, running: Running, progress: Progress, length: int) -> Progress:
-    """The next ``length`` steps."""
+def _segment(
+    advance: Advance, running: Running, progress: Progress, length: int
+) -> tuple[BoundMethod | None, tuple[Any, ...]]:
+    """The next ``length`` steps: the bound method where the field is another, and the rest.
+
+    (An object that is made in a checkpoint cannot leave it where torch 2.9 compiles it.)
+    """
     # Anew, since what a bound method keeps between steps would be there only the first time.
-    progress = progress._replace(bound=progress.bound.on(progress.bound.field))
+    bound = progress.bound.on(progress.bound.field)
+    progress = progress._replace(bound=bound)
     for _ in range(length):
         if not running(progress):
             break
         progress = advance(progress)
-    return progress
+    return None if progress.bound is bound else progress.bound, progress[1:]
