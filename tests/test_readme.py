@@ -14,6 +14,7 @@ import pytest
 
 import solvers
 from liquid_ode import model_names, summary
+from tests.versions import needs_compiler
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -57,7 +58,13 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> list[str | None]:
     return read
 
 
-@pytest.mark.parametrize("index", range(len(blocks("python"))))
+@pytest.mark.parametrize(
+    "index",
+    [
+        pytest.param(index, marks=[needs_compiler] if "torch.export" in code else [])
+        for index, code in enumerate(blocks("python"))
+    ],
+)
 def test_python_blocks_run(failures: list[str | None], index: int) -> None:
     assert failures[index] is None, failures[index]
 

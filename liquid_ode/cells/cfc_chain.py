@@ -181,8 +181,8 @@ class _Steps(HandWritten):
     def _given(self, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
         """Inputs, durations or None, start, first map, the others."""
         inputs, *others = tensors
-        durations = others.pop(0) if self.times else None
-        start, first, *rest = others
+        durations = others[0] if self.times else None
+        start, first, *rest = others[self.times :]
         return inputs, durations, start, first, rest
 
     def plain(self, *tensors: Tensor) -> Tensor:

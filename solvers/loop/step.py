@@ -79,7 +79,9 @@ def try_step(
     dt = _propose(bound, rule, control, y, first)
     result = bound.step(t, y, dt, first)
     if result.last is None and needs_end:
-        result = result._replace(last=bound.first(t + dt, result.y))
+        # Not by _replace: a compiled step could not return such a tuple under torch 2.9.
+        last = bound.first(t + dt, result.y)
+        result = StepResult(result.y, result.error, last, result.slopes)
         evaluations += 1
     return Step(t, first, dt, result, rule.judge(control, dt, result, y, bound), evaluations)
 

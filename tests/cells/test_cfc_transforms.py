@@ -11,6 +11,7 @@ from torch import Tensor
 
 from liquid_ode.cells.cfc import CfCCell
 from liquid_ode.cells.cfc_forms import CfCForm, GatedForm, NoGateForm, PureForm
+from tests.versions import needs_compiler
 
 FORMS = [GatedForm(), NoGateForm(), PureForm()]
 
@@ -37,6 +38,7 @@ def arguments() -> tuple[Tensor, Tensor, Tensor]:
     return torch.randn(3, 2, 3), torch.randn(2, 4), torch.rand(3, 2)
 
 
+@needs_compiler
 @pytest.mark.parametrize("form", FORMS)
 def test_compiles_in_one_graph(form: CfCForm) -> None:
     module = Sequence(form)
@@ -84,6 +86,7 @@ def test_forward_derivative(form: CfCForm) -> None:
     torch.testing.assert_close(slope, jacobian)
 
 
+@needs_compiler
 @pytest.mark.parametrize("form", FORMS)
 def test_export(form: CfCForm) -> None:
     module = Sequence(form)
@@ -92,6 +95,7 @@ def test_export(form: CfCForm) -> None:
     torch.testing.assert_close(exported.module()(x, h0, durations), module(x, h0, durations))
 
 
+@needs_compiler
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning"
 )  # of the exporter

@@ -15,6 +15,9 @@ from liquid_ode.cells import CfCCell, LiquidCell, LiquidRNN, LTCCell, RecurrentC
 from liquid_ode.cells.cfc_forms import NoGateForm, PureForm
 from liquid_ode.cells.cfc_wired import WiredCfCCell
 from liquid_ode.cells.conv import ConvLiquidCell
+from tests.versions import needs_compiler
+
+pytestmark = needs_compiler
 
 INPUTS, HIDDEN, STEPS = 3, 5, 2
 SIDES = (4, 2)

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from liquid_ode import LiquidRNN
 from solvers import Euler, Heun, Uniform
 from tests.cells.rnn_cells import BATCH, HIDDEN, INPUT, PlainCell, make, problem
+from tests.versions import needs_compiler
 
 LONG = 30
 FORMS = ["equal", "unbatched", "packed"]
@@ -113,6 +114,7 @@ def test_without_a_gradient_it_has_no_effect() -> None:
     assert calls == [LONG]
 
 
+@needs_compiler
 @pytest.mark.parametrize(
     ("options", "with_durations"),
     [

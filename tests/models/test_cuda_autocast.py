@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import solvers
 from liquid_ode.models import create_model, model_names, resample
 from solvers import native
+from tests.versions import needs_fake_cuda
 
 
 @pytest.fixture
@@ -33,6 +34,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         torch.set_autocast_dtype("cuda", dtype)
 
 
+@needs_fake_cuda
 @pytest.mark.usefixtures("fake_cuda")
 @pytest.mark.parametrize("solver", ["euler", "heun", "exponential_euler", "semi_implicit_euler"])
 @pytest.mark.parametrize("name", model_names())

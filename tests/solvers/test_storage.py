@@ -84,9 +84,9 @@ def test_what_is_none_or_another_is_refused(tmp_path: Path) -> None:
     refuses(path, "not one of this library's.*'liquid_ode' in its metadata, found none")
     save_file({"a": torch.ones(2)}, path, metadata={"format": "pt", "liquid_ode": "[]"})
     refuses(path, "not one of this library's.*found format, liquid_ode")
-    write_tensors(path, "checkpoint", 1, {}, {})
+    write_tensors(path, "checkpoint", 1, {}, {"a": torch.ones(2)})
     refuses(path, "expected weights, found checkpoint")
-    write_tensors(path, "weights", 2, {}, {})
+    write_tensors(path, "weights", 2, {}, {"a": torch.ones(2)})
     refuses(path, "has format version 2; this version of the library reads 1")
 
 

@@ -27,6 +27,7 @@ from solvers import (
     Tsit5,
     Uniform,
 )
+from tests.versions import VERSION, needs_compiler
 
 SOLVERS = [
     Euler(steps=3),
@@ -74,6 +75,7 @@ def states() -> Tensor:
     return torch.linspace(-1, 1, 12).view(3, 4)
 
 
+@needs_compiler
 @pytest.mark.parametrize(
     ("solver", "grad"),
     [
@@ -107,6 +109,7 @@ def test_compiles_in_one_graph(solver: NativeSolver, grad: bool) -> None:
     torch.testing.assert_close(final(y0), expected)  # nothing of the compiler's is left behind
 
 
+@needs_compiler
 @pytest.mark.parametrize("solver", [Euler(steps=3), ExponentialEuler(steps=3)], ids=name_of)
 def test_a_liquid_cell_compiles_in_one_graph(solver: NativeSolver) -> None:
     cell = LiquidCell(3, 4, solver=solver)
@@ -115,6 +118,9 @@ def test_a_liquid_cell_compiles_in_one_graph(solver: NativeSolver) -> None:
     torch.testing.assert_close(compiled(x), cell(x))
 
 
+@pytest.mark.skipif(
+    VERSION < (2, 10), reason="torch 2.9 compiles no checkpoint that an object comes out of"
+)
 def test_checkpointing_under_a_compiler() -> None:
     drift = Drift()
 
@@ -127,6 +133,7 @@ def test_checkpointing_under_a_compiler() -> None:
     torch.testing.assert_close(ours, torch.autograd.grad(expected.square().sum(), drift.weight))
 
 
+@needs_compiler
 @pytest.mark.filterwarnings("ignore::UserWarning")  # torch's own, of what it cannot trace
 @pytest.mark.parametrize(
     ("form", "solver"),
@@ -168,6 +175,7 @@ class Model(nn.Module):
         return torch.sin(self.solver.solve(field, torch.cos(y), (0.0, 0.7)).y)
 
 
+@needs_compiler
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_cell_with_error_control_under_a_compiler() -> None:
     cell = LiquidCell(3, 4, solver=Tsit5(rtol=1e-6))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -159,8 +160,17 @@ def test_precision_and_device() -> None:
             resolve_device("cuda")
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_process_wide_settings_come_back() -> None:
-    threads, workspace = torch.get_num_threads(), os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
     random = torch.get_rng_state()
     with reproducible(3, deterministic=True, threads=1):
         assert torch.are_deterministic_algorithms_enabled()
@@ -170,7 +180,7 @@ def test_process_wide_settings_come_back() -> None:
         assert torch.equal(torch.rand(2), first)
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 2
     assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == workspace
     assert torch.equal(torch.get_rng_state(), random)
 

@@ -272,7 +272,8 @@ def test_another_process_stopped_in_an_epoch_is_resumed_exactly(
     config = dataclasses.replace(config, epochs=16, sample_every=20)
     cut = to(config, tmp_path / "cut")
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command(cut), **pipes) as process:
+    quiet = {**os.environ, "PYTHONWARNINGS": "ignore::FutureWarning"}  # of other packages
+    with subprocess.Popen(command(cut), **pipes, env=quiet) as process:
         wait_for(tmp_path / "cut" / "ema.safetensors", process)
         process.send_signal(signum)
         out, err = process.communicate(timeout=60)

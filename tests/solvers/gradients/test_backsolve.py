@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 import solvers
 from solvers import ETDRK2, PID, BacksolveAdjoint, Bosh3, Checkpointing, ClassicRK4, DormandPrince
 from tests.solvers.fields import liquid_field
+from tests.versions import needs_compiler
 
 TIGHT = PID(1e-10, 1e-10)
 
@@ -201,9 +202,18 @@ def test_what_it_cannot_do_is_said() -> None:
         torch.func.vmap(lambda y: solver.solve(field, y).y)(y0[None])
     with pytest.raises(ValueError, match="no forward-mode derivative"), forward_ad.dual_level():
         solver.solve(field, forward_ad.make_dual(y0, y0))
-    compiled = torch.compile(lambda y: solver.solve(field, y).y, backend="eager", fullgraph=True)
+
+
+@needs_compiler
+def test_that_it_does_not_compile_is_said() -> None:
+    solver = ClassicRK4(gradient=BacksolveAdjoint())
+
+    def run(y: Tensor) -> Tensor:
+        return solver.solve(lambda t, y: -y, y).y
+
+    compiled = torch.compile(run, backend="eager", fullgraph=True)
     with pytest.raises(Exception, match=r"does not work under torch\.compile"):
-        compiled(y0)
+        compiled(torch.ones(3, 2))
 
 
 def test_by_name() -> None:

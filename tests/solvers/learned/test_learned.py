@@ -14,6 +14,7 @@ import solvers
 from liquid_ode import LiquidCell, create_model
 from solvers import LearnedMethod, LearnedSolver, NativeSolver, Problem, testing
 from tests.solvers.fields import liquid_field
+from tests.versions import needs_compiler
 
 
 @pytest.fixture(autouse=True)
@@ -130,10 +131,16 @@ def test_half_precision_is_computed_in_float32() -> None:
     assert float((y.double() - exact).abs().max()) < 0.02
 
 
-def test_it_compiles_and_maps() -> None:
+def test_it_maps() -> None:
     cell = LiquidCell(3, 8, solver=learned(3))
     x = torch.randn(4, 5, 3)
     torch.testing.assert_close(torch.func.vmap(cell)(x), cell(x))
+
+
+@needs_compiler
+def test_it_compiles() -> None:
+    cell = LiquidCell(3, 8, solver=learned(3))
+    x = torch.randn(4, 5, 3)
     compiled = torch.compile(cell, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(x), cell(x))
 

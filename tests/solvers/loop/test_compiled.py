@@ -9,6 +9,7 @@ from torch import Tensor
 from solvers import ETDRK4, PID, DormandPrince, Euler, HeunEuler, ParameterisedField
 from solvers.loop import step as trial
 from tests.solvers.fields import liquid_field
+from tests.versions import needs_compiler
 
 
 def without_a_c_compiler(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
@@ -21,6 +22,7 @@ def slope(t: Tensor, y: Tensor, rates: Tensor) -> Tensor:
     return torch.cos(t) - rates * y
 
 
+@needs_compiler
 def test_the_same_solution(monkeypatch: pytest.MonkeyPatch) -> None:
     without_a_c_compiler(monkeypatch, "aot_eager")
     rates = torch.logspace(-1, 1.5, 6, dtype=torch.float64)[:, None]
@@ -46,6 +48,7 @@ def test_gradients_go_through_steps_that_are_not_compiled(monkeypatch: pytest.Mo
     torch.testing.assert_close(grad, -torch.exp(-rates.detach()), rtol=1e-7, atol=1e-7)
 
 
+@needs_compiler
 def test_semilinear_methods_and_liquid_fields(monkeypatch: pytest.MonkeyPatch) -> None:
     without_a_c_compiler(monkeypatch, "eager")  # a quarter of the time
     field = liquid_field(seed=0, batch=3, hidden=4, tau=(0.5, 2.0))
