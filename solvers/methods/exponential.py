@@ -126,8 +126,7 @@ def _weights(row: Row, phis: Sequence[Tensor], ratio: Tensor, y: Tensor) -> list
 
 def _highest(rows: Sequence[Row]) -> int:
     """The last phi function that the weights of the targets after the first are made of."""
-    found = (k for row in rows for w in row[1:] for k, number in enumerate(w, 1) if number)
-    return max(found, default=1)
+    return max([1, *(k for row in rows for w in row[1:] for k, x in enumerate(w, 1) if x)])
 
 
 def phi_functions(z: Tensor, highest: int = 3) -> list[Tensor]:
@@ -147,8 +146,8 @@ def phi_functions(z: Tensor, highest: int = 3) -> list[Tensor]:
     terms = 17 if z.dtype == torch.float64 else 9
     series = torch.full_like(z, 1 / math.factorial(terms + highest))
     for n in reversed(range(terms)):
-        series = torch.addcmul(z.new_tensor(1 / math.factorial(n + highest)), series, inside)
+        series = torch.addcmul(z.new_full((), 1 / math.factorial(n + highest)), series, inside)
     found = [series]
     for k in reversed(range(1, highest)):
-        found.insert(0, torch.addcmul(z.new_tensor(1 / math.factorial(k)), found[0], inside))
+        found.insert(0, torch.addcmul(z.new_full((), 1 / math.factorial(k)), found[0], inside))
     return [torch.where(near, *both) for both in zip(found, far, strict=True)]
