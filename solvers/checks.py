@@ -33,6 +33,12 @@ def check_number(name: str, value: Any, low: float, high: float) -> None:
         raise ValueError(f"{name} must be a number in ({low:g}, {high:g}), not {value!r}")
 
 
+def check_flag(name: str, value: Any) -> None:
+    """Raise ValueError where a value is neither True nor False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not {value!r}")
+
+
 def check_state(y0: Any) -> Tensor:
     """Return an initial state.
 

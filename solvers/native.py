@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from solvers.checks import check_steps
+from solvers.checks import check_flag, check_steps
 from solvers.fields.base import VectorField, fitted
 from solvers.fields.wrappers import OneSystemsEvent, as_one_system, in_half_precision
 from solvers.gradients.modes import Backpropagation, GradientMode
@@ -83,6 +83,7 @@ class NativeSolver(Solver):
                 "gradient must be a mode such as solvers.Backpropagation() or "
                 f"solvers.Checkpointing(), not {gradient!r}"
             )
+        check_flag("compiled", compiled)
         rule = _rule(own_rule, step_size, steps, rtol, atol)
         rule.check(method)
         gradient.check(method)

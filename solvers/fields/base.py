@@ -23,6 +23,10 @@ class VectorField(Protocol):
     broadcasts against y, where every sample has its own: under error control, and with steps that
     are scaled by the gradient. The result has the shape and dtype of y.
 
+    t has the dtype of y, or float32 for states in half precision that share it: a field of
+    float32 states that depends on times far from 0, such as seconds since 1970, should subtract
+    their start. y is not to be written to, nor a result that was given back before.
+
     Where samples have times of their own, no sample's result may depend on another sample. A
     field with :class:`solvers.SelectableField`'s ``select`` says so itself, and is asked only for
     the samples that have not arrived; of a plain function it is found out by its derivative.
@@ -124,7 +128,7 @@ class SemilinearField(RelaxationField):
         ):
             raise ValueError(f"tau must be a number or a floating-point tensor, not {tau!r}")
         values = torch.as_tensor(tau)
-        if not bool(((values > 0) & torch.isfinite(values)).all()):
+        if not _holds((values > 0) & torch.isfinite(values)):
             raise ValueError(
                 "tau must be positive and finite everywhere; "
                 f"its smallest value is {values.min().item():g}. Clamp it first."
@@ -173,7 +177,7 @@ class QuasilinearField(RelaxationField):
                 "QuasilinearField takes (leak, rate)"
             )
         values = torch.as_tensor(rate)
-        if not bool(((values >= 0) & torch.isfinite(values)).all()):
+        if not _holds((values >= 0) & torch.isfinite(values)):
             raise ValueError(
                 "rate must be finite and at least 0 everywhere; "
                 f"its smallest value is {values.min().item():g}"
@@ -183,6 +187,16 @@ class QuasilinearField(RelaxationField):
     def leak(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         target, gain = self.function(t, y)
         return target, gain
+
+
+def _holds(condition: Tensor) -> bool:
+    """Whether it holds everywhere; True where that cannot be looked at (compilers, vmap)."""
+    if torch.compiler.is_compiling():
+        return True
+    try:
+        return bool(condition.all())
+    except RuntimeError:
+        return True
 
 
 def fitted(field: VectorField, y0: Tensor) -> VectorField:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from solvers.fields.base import VectorField
 from solvers.fields.batch_parts import is_selectable, select
-from solvers.gradients.modes import GradientMode
+from solvers.gradients.modes import GradientMode, within_a_transform
 from solvers.loop.integration import Integration
 from solvers.loop.problem import Problem
 from solvers.loop.solve_state import SolveState
@@ -89,7 +89,7 @@ class BacksolveAdjoint(GradientMode):
             )
         if not torch.is_grad_enabled():
             return integration.run()
-        if _within_a_transform():
+        if within_a_transform():
             raise ValueError(
                 f"BacksolveAdjoint does not work under vmap or others of torch.func: {_OTHERS}"
             )
@@ -119,15 +119,6 @@ class BacksolveAdjoint(GradientMode):
 
 
 _OTHERS = "take Backpropagation() or Checkpointing()"
-
-
-def _within_a_transform() -> bool:
-    """Whether a transform of torch.func is at work, whose tensors hide what they are made of."""
-    try:
-        torch.empty(0).requires_grad_()  # which it does not allow
-    except RuntimeError:
-        return True
-    return False
 
 
 def _check_explicit(method: Method) -> None:
@@ -284,7 +275,9 @@ class _Backsolve(torch.autograd.Function):
         y0: Tensor,
         *originals: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        solution = integration.run()
+        # Detached: a view of it that is made in here would ask for a gradient, and have none.
+        problem = replace(integration.problem, y0=y0.detach())
+        solution = replace(integration, problem=problem).run()
         solutions.append(solution)
         return solution.y, y0.new_empty(0) if solution.ys is None else solution.ys
 

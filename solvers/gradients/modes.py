@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from solvers.fields.base import VectorField
 from solvers.gradients.cache_chunks import run_in_chunks
 from solvers.gradients.relaxation_chain import solve_chain, solve_relaxation
-from solvers.loop.integration import Advance, Integration, Running
+from solvers.loop.integration import Advance, Integration, Running, straight_on
 from solvers.loop.solve_state import SolveState
 from solvers.methods.base import Method
 from solvers.solution import Solution
@@ -70,7 +70,17 @@ class Checkpointing(GradientMode):
     """
 
     def solve(self, integration: Integration) -> Solution:
-        return integration.run(_in_segments)
+        # torch.func keeps no checkpoints: there it is plain backpropagation.
+        return integration.run(straight_on if within_a_transform() else _in_segments)
+
+
+def within_a_transform() -> bool:
+    """Whether a transform of torch.func is at work, whose tensors hide what they are made of."""
+    try:
+        torch.empty(0).requires_grad_()  # which it does not allow
+    except RuntimeError:
+        return True
+    return False
 
 
 def _in_segments(advance: Advance, running: Running, state: SolveState) -> SolveState:

@@ -77,18 +77,32 @@ class Event:
         return {1: up, -1: down, 0: up | down}[self.direction]
 
     @torch.no_grad()
-    def look(self, function: Any, path: Path, t: Tensor, before: Tensor, after: Tensor) -> Bracket:
+    def look(
+        self,
+        function: Any,
+        path: Path,
+        t: Tensor,
+        before: Tensor,
+        after: Tensor,
+        *,
+        started: bool,
+    ) -> Bracket:
         """The first crossing within each sample's step.
 
         Args:
             function: the event's function for these rows.
             path: their steps, from ``t`` ``(n, 1, ..., 1)``.
             before, after: the function's values at both ends.
+            started: whether steps were taken before. In the first, a value that is 0 but for
+                rounding crosses nothing: a solve may go on from an event.
         """
         points = torch.linspace(0, 1, _PARTS + 1, dtype=before.dtype, device=before.device)
         thetas = points.unsqueeze(1).expand(-1, before.shape[0])  # (P + 1, n)
         inner = [self._at(function, path, t, theta) for theta in thetas[1:-1]]
         values = torch.stack([before, *inner, after])
+        if not started:
+            rounding = 1e-6 * (values[1] - before).abs()
+            values[0] = torch.where(before.abs() <= rounding, 0.0, before)
         a, b, c = values[:-2], values[1:-1], values[2:]
         bend = a - 2 * b + c
         # Between points of one sign it may have been across and back, where a parabola turns.
@@ -116,7 +130,7 @@ class Event:
         with torch.no_grad():
             theta = self._root(function, path, t, bracket).view(t.shape)
         if torch.is_grad_enabled():
-            theta = self._with_gradient(function, path, t, theta)
+            theta = self._with_gradient(function, path, t, theta, bracket.crossed)
         return path.at(theta), t + theta * path.dt
 
     def _at(self, function: Any, path: Path, t: Tensor, theta: Tensor) -> Tensor:
@@ -149,15 +163,22 @@ class Event:
             )
         return high
 
-    def _with_gradient(self, function: Any, path: Path, t: Tensor, theta: Tensor) -> Tensor:
-        """The same fraction, carrying dtheta = -dg / (dg/dtheta)."""
+    def _with_gradient(
+        self, function: Any, path: Path, t: Tensor, theta: Tensor, crossed: Tensor
+    ) -> Tensor:
+        """The same fraction, with its derivatives: two steps of Newton's method from the root.
+
+        One has the first derivative, -dg / (dg/dtheta); two have the second and the third.
+        """
         with torch.enable_grad():
-            moving = theta.detach().requires_grad_()
-            value = self._within(function, path, t, moving)
-            if not value.requires_grad:
+            if not self._within(function, path, t, theta).requires_grad:
                 return theta
-            (slope,) = torch.autograd.grad(value.sum(), moving, retain_graph=True)
-            fixed = self._within(function, path, t, theta)
-            slope = torch.where(slope == 0, 1.0, slope.detach())  # of a sample without a crossing
-            shift = (fixed - fixed.detach()).view(theta.shape) / slope
-        return theta - shift
+            theta = theta.detach().requires_grad_()
+            columns = crossed.view(theta.shape)
+            for _ in range(2):
+                value = self._within(function, path, t, theta)
+                (slope,) = torch.autograd.grad(value.sum(), theta, create_graph=True)
+                # A sample without a crossing stays where it is.
+                change = torch.where(columns, value.view(theta.shape), 0.0)
+                theta = theta - change / torch.where(columns, slope, 1.0)
+        return theta

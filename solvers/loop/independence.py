@@ -1,17 +1,21 @@
 """Whether the rows of a plain function's state depend on each other.
 
 Where every row has a time of its own, rows that do would be evaluated at different times, and the
-numbers would be wrong. One evaluation tells, by the derivative J of the field at the start. Pulled
-back, weights w (a row for each sample) come to J^T w. If no row depends on another, weighting row
-j by r_j weights row j of J^T w by just r_j, and for powers of two without any rounding.
+numbers would be wrong. It is looked for in two ways. The derivative J at the start, pulled back,
+turns weights w (a row for each sample) into J^T w. If no row depends on another, weighting row j
+by r_j weights row j of J^T w by just r_j, and for powers of two without any rounding; and a NaN
+in row j reaches no other row, whatever weights of a network are still zero. Then, along the solve,
+some rows are moved, in state and time, and the others compared.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from solvers.fields.base import VectorField, evaluate
+Evaluate = Callable[[Tensor, Tensor], Tensor]
 
 _REMEDY = (
     "Rows of the state depend on each other (or the field gives another result each time), and "
@@ -22,73 +26,80 @@ _REMEDY = (
 _DIGITS = 8
 
 
-def check_independent(field: VectorField, t: Tensor, y: Tensor) -> int:
-    """How many evaluations it took to find that no row of the state depends on another.
+def check_by_derivative(evaluate: Evaluate, t: Tensor, y: Tensor) -> int:
+    """Look at the derivative; how many evaluations it took.
 
     Args:
-        field: a plain function of t and y.
-        t: the time at the start.
+        evaluate: what the method evaluates, as a function of t and y.
+        t: the time of each row, ``(B, 1, ..., 1)``.
         y: the state there, ``(B, ...)``.
 
     Raises:
-        ValueError: where one does.
+        ValueError: where a row depends on another.
     """
-    if torch.is_inference_mode_enabled():  # which records nothing
-        return _check_by_moving(field, t, y)
     with torch.enable_grad():
-        try:
+        try:  # in inference mode, within torch.func, and of what cannot be differentiated: not so
             leaf = y.detach().clone().requires_grad_()
-        except RuntimeError:  # within torch.func.grad and its like
-            return _check_by_moving(field, t, y.detach())
-        slope = field(t.detach().clone(), leaf.view_as(leaf))
-        if isinstance(slope, Tensor) and slope.requires_grad and torch.isfinite(slope).any():
-            if _coupled_by_derivative(slope, leaf):
-                raise ValueError(_REMEDY)
-            return 1
-    return 1 + _check_by_moving(field, t, y.detach())
+            slope = evaluate(t.detach().clone(), leaf.view_as(leaf))
+        except RuntimeError:
+            return 0
+        if slope.requires_grad and _coupled(slope, leaf):
+            raise ValueError(_REMEDY)
+    return 1
 
 
-def _coupled_by_derivative(slope: Tensor, y: Tensor) -> bool:
-    count = y.shape[0]
+def _coupled(slope: Tensor, y: Tensor) -> bool:
+    index = torch.arange(y.shape[0], device=y.device)
+    columns = -1, *[1] * (y.ndim - 1)
     # Irregular weights, since those of one would cancel in a field that conserves a sum.
     places = torch.arange(slope.numel(), device=y.device, dtype=torch.float32)
     weights = torch.cos(2.4 * places + 0.5).to(slope.dtype).view(slope.shape)
     weights = torch.where(torch.isfinite(slope), weights, 0.0)
 
-    def pulled(rows: Tensor | None) -> Tensor:
-        own = weights if rows is None else weights * rows
+    def pulled(weights: Tensor) -> Tensor:
         (found,) = torch.autograd.grad(
-            slope, y, own, retain_graph=True, allow_unused=True, materialize_grads=True
+            slope, y, weights, retain_graph=True, allow_unused=True, materialize_grads=True
         )
         return found
 
-    plain = pulled(None)
-    index = torch.arange(count, device=y.device)
+    plain, still = pulled(weights), pulled(torch.zeros_like(weights)).isnan()
+    for odd in (0, 1):
+        poisoned = (index % 2 == odd).view(columns)
+        reached = pulled(torch.where(poisoned, torch.nan, torch.zeros_like(weights))).isnan()
+        if bool((reached & ~still & ~poisoned).any()):
+            return True
     slack = 64 * torch.finfo(y.dtype).eps
     digit = 1
-    while digit < count:  # any two rows differ in one of the digits of their indices
-        powers = 2.0 ** (index // digit % _DIGITS)
-        rows = powers.to(y.dtype).view(-1, *[1] * (y.ndim - 1))
-        scaled, expected = pulled(rows), plain * rows
+    while digit < len(index):  # any two rows differ in one of the digits of their indices
+        rows = (2.0 ** (index // digit % _DIGITS)).to(y.dtype).view(columns)
+        scaled, expected = pulled(weights * rows), plain * rows
         largest = torch.maximum(scaled.abs(), expected.abs()).flatten(1).amax(1)
-        off = (scaled - expected).abs().flatten(1).amax(1)
-        if bool((off > slack * largest).any()):
+        if bool(((scaled - expected).abs().flatten(1).amax(1) > slack * largest).any()):
             return True
         digit *= _DIGITS
     return False
 
 
-def _check_by_moving(field: VectorField, t: Tensor, y: Tensor) -> int:
-    """The same of a function without a derivative: some rows are moved, the others compared."""
-    before = evaluate(field, t, y)
+def check_by_moving(evaluate: Evaluate, t: Tensor, y: Tensor, remaining: Tensor, count: int) -> int:
+    """Move some rows, to where another is and later, and compare the others; likewise.
+
+    Args:
+        evaluate, t, y: as above.
+        remaining: the time that each row has left.
+        count: how many such checks there were: each divides the rows in another way.
+    """
+    y = y.detach()
     index = torch.arange(y.shape[0], device=y.device)
-    odd, late = index % 2 == 1, index >= y.shape[0] // 2
-    slack = 64 * torch.finfo(y.dtype).eps
-    moved = y + 0.01 * y.abs().amax().clamp(min=1e-2)
-    for rows in (odd, ~odd, late, ~late):
-        which = rows.view(-1, *[1] * (y.ndim - 1))
-        off = (evaluate(field, t, torch.where(which, moved, y)) - before).abs()
-        bad = off > slack * before.abs().clamp(min=1e-6)
-        if bool((bad & ~which).any()):
+    side = index >> (count % max((len(index) - 1).bit_length(), 1)) & 1
+    moved = y.roll(1, 0) + 0.01 * y.nan_to_num(0.0, 0.0, 0.0).abs().amax().clamp(min=1e-2)
+    later = t + (0.3 * remaining).to(t.dtype)
+    expected = evaluate(t, y).detach()
+    size = expected.abs().flatten(1).amax(1).view(-1, *[1] * (y.ndim - 1))
+    slack = 64 * torch.finfo(y.dtype).eps * size
+    for one in (0, 1):
+        which = (side == one).view(size.shape)
+        found = evaluate(torch.where(which, later, t), torch.where(which, moved, y)).detach()
+        same = (found - expected).abs() <= slack
+        if bool((~same & ~which & torch.isfinite(expected)).any()):
             raise ValueError(_REMEDY)
-    return 5
+    return 3

@@ -21,7 +21,7 @@ from solvers.loop.finished_samples import (
     end_where_field_is_not_finite,
     made_again,
 )
-from solvers.loop.independence import check_independent
+from solvers.loop.independence import check_by_derivative, check_by_moving
 from solvers.loop.problem import Problem
 from solvers.loop.saved_times import at_start, records_of_step, stack_records
 from solvers.loop.solve_state import SolveState
@@ -92,6 +92,19 @@ class Integration:
     def _droppable(self) -> bool:
         return self.problem.selectable
 
+    @property
+    def _rows_in_question(self) -> bool:
+        """Whether rows may depend on each other that are to have times of their own."""
+        known = self._droppable or getattr(self.problem.field, "independent", False)
+        return self.rule.controlled and self.problem.y0.shape[0] > 1 and not known
+
+    def _look_at_rows(self, at: SolveState, step: Step) -> SolveState:
+        """Look again whether they do, since it may show in some states and at some times alone."""
+        if not self._rows_in_question:
+            return at
+        asked = check_by_moving(at.bound.first, step.t, at.y, at.control.remaining, at.looks)
+        return at._replace(evaluations=at.evaluations + asked, looks=at.looks + 1)
+
     def _begin(self) -> SolveState:
         problem = self.problem
         field, y0, (t0, t1) = problem.field, problem.y0, problem.t_span
@@ -124,10 +137,9 @@ class Integration:
             all_good = bool(good.all())
         except RuntimeError as error:
             raise ValueError(UNREADABLE) from error
-        independent = self._droppable or getattr(problem.field, "independent", False)
-        if problem.y0.shape[0] > 1 and not independent:
+        if self._rows_in_question:
             t = seen_time(problem.t_span[1] - at.control.remaining, at.y)
-            asked = check_independent(problem.field, t, at.y)
+            asked = check_by_derivative(at.bound.first, t, at.y)
             at = at._replace(evaluations=at.evaluations + asked)
         if all_good:
             return at
@@ -158,6 +170,8 @@ class Integration:
             if less is not None:
                 return less
             step = made_again(at, step, droppable=droppable)
+        if at.tries == 4**at.looks:
+            at = self._look_at_rows(at, step)
         if self.observe is not None:
             self.observe(at, step)
         return self._take_where_accepted(at, step)
@@ -222,6 +236,9 @@ class Integration:
             after = after._replace(records=at.records + records)
         if not bool(ended.any()):
             return after
+        if not at.finished:  # once more before any row is told an answer
+            asked = self._look_at_rows(at, step).evaluations - at.evaluations
+            after = after._replace(evaluations=after.evaluations + asked)
         status = self.rule.status(step.judgement)
         if event_time is not None:
             status = torch.where(event_time.isnan(), status, int(SUCCESS)).to(status.dtype)
@@ -243,7 +260,8 @@ class Integration:
         value = now if at.event_value is None else at.event_value
         event_time = torch.full(value.shape, torch.nan, dtype=start.dtype, device=start.device)
         path = _path(at, step)
-        bracket = event.look(at.event, path, t1 - start, value.detach(), now.detach())
+        ends = value.detach(), now.detach()
+        bracket = event.look(at.event, path, t1 - start, *ends, started=at.accepted is not None)
         crossed = bracket.crossed & taken
         after = after._replace(event_value=torch.where(taken, now, value))
         if not bool(crossed.any()):

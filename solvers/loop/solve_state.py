@@ -35,6 +35,8 @@ class SolveState(NamedTuple):
     """The first evaluation of the next step, where it is known already."""
     evaluations: int = 0
     tries: int = 0
+    looks: int = 0
+    """How often it was looked at whether rows depend on each other."""
     live: int = 1
     """How many samples have not ended."""
     rows: Tensor | None = None

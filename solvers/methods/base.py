@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 from torch import Tensor
 
-from solvers.fields.base import VectorField, evaluate
+from solvers.fields.base import VectorField, check_like, evaluate
 from solvers.methods.arithmetic import Increment
 from solvers.methods.interpolation import Path, hermite, line
 from solvers.methods.tableaus import Tableau
@@ -39,7 +39,8 @@ class Method(ABC):
     first_same_as_last: bool = False
     """Whether a step's last evaluation is the first of the next step."""
     error_order: int | None = None
-    """The error estimate behaves as dt^error_order; None where the method has none."""
+    """The error estimate behaves as dt^error_order; None where the method has none, so that its
+    steps cannot be sized by it."""
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
@@ -140,10 +141,18 @@ class BoundMethod:
         return self.method.derivative(self.field, y, first)
 
     def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> StepResult:
-        return self.method.step(self.field, t, y, dt, first)
+        result = self.method.step(self.field, t, y, dt, first)
+        if not isinstance(result, StepResult):
+            raise ValueError(
+                f"{type(self.method).__name__}.step must return a solvers.StepResult, not "
+                f"{type(result).__name__}"
+            )
+        check_like(result.y, y, f"{type(self.method).__name__}.step")
+        return result
 
     def error(self, result: StepResult, dt: Increment) -> Tensor:
-        return self.method.error(result, dt)
+        what = f"{type(self.method).__name__}.step, which has an error_order, as the error"
+        return check_like(self.method.error(result, dt), result.y, what)
 
     def path(self, y: Tensor, dt: Increment, first: Tensor, result: StepResult) -> Path:
         return self.method.path(self.field, y, dt, first, result)

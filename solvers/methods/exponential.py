@@ -64,7 +64,7 @@ class _BoundExponential(BoundWeights):
     def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> StepResult:
         nodes, weights = self.method.tableau.c[1:], self.weights(dt, y)
         changes: list[Tensor] = []  # targets less the first
-        for c, own in zip(nodes, weights, strict=False):
+        for c, own in zip(nodes, weights[: len(nodes)], strict=True):
             changes.append(self.first(t + c * dt, _stage(y, first, own, changes)) - first)
         error = None
         if self.method.tableau.embedded is not None:

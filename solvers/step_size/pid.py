@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from solvers.checks import check_number, check_steps, check_tolerance
+from solvers.checks import check_flag, check_number, check_steps, check_tolerance
 from solvers.methods.arithmetic import Increment, seen_time
 from solvers.methods.base import BoundMethod, Method, StepResult
 from solvers.solution import MAX_STEPS, NON_FINITE, STEP_UNDERFLOW, SUCCESS
@@ -114,6 +114,7 @@ class PID(StepSizeRule):
         if self.dt_min is not None and self.dt_max is not None and self.dt_min > self.dt_max:
             raise ValueError(f"dt_min {self.dt_min} must not exceed dt_max {self.dt_max}")
         check_steps(self.max_steps, "max_steps")
+        check_flag("shared", self.shared)
 
     def check(self, method: Method) -> None:
         if method.error_order is None:
