@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from solvers.fields.base import VectorField
 from solvers.fields.batch_parts import is_selectable, select
 from solvers.gradients.modes import GradientMode, within_a_transform
+from solvers.gradients.sources import OTHERS, Sources, with_own_tensors
 from solvers.loop.integration import Integration
 from solvers.loop.problem import Problem
 from solvers.loop.solve_state import SolveState
@@ -82,19 +83,19 @@ class BacksolveAdjoint(GradientMode):
     def solve(self, integration: Integration) -> Solution:
         problem = integration.problem
         if torch.compiler.is_compiling():
-            raise ValueError(f"BacksolveAdjoint does not work under torch.compile: {_OTHERS}")
+            raise ValueError(f"BacksolveAdjoint does not work under torch.compile: {OTHERS}")
         if problem.event is not None or (problem.times and problem.times.of_each is not None):
             raise ValueError(
-                f"BacksolveAdjoint takes no event and no t_eval of each sample: {_OTHERS}"
+                f"BacksolveAdjoint takes no event and no t_eval of each sample: {OTHERS}"
             )
         if not torch.is_grad_enabled():
             return integration.run()
         if within_a_transform():
             raise ValueError(
-                f"BacksolveAdjoint does not work under vmap or others of torch.func: {_OTHERS}"
+                f"BacksolveAdjoint does not work under vmap or others of torch.func: {OTHERS}"
             )
-        field, named, own = _with_own_tensors(problem.field)
-        known = _Sources(_slope(field, problem), own)
+        field, named, own = with_own_tensors(problem.field)
+        known = Sources(_slope(field, problem), own)
         originals = (*named, *known.leaves)
         if not (problem.y0.requires_grad or originals):
             return integration.run()
@@ -118,35 +119,12 @@ class BacksolveAdjoint(GradientMode):
         return replace(integration, problem=problem, compiled=False)  # its field differentiates
 
 
-_OTHERS = "take Backpropagation() or Checkpointing()"
-
-
 def _check_explicit(method: Method) -> None:
     if not isinstance(method, RungeKutta):
         raise ValueError(
             "the adjoint equation has no leak to treat by itself, so its solver must be an "
             "explicit Runge-Kutta method: BacksolveAdjoint(solver=solvers.DormandPrince())"
         )
-
-
-def _with_own_tensors(field: Any) -> tuple[VectorField, tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The field, of leaves of its own in place of the tensors that it names.
-
-    With it those tensors and the leaves, of what wants a gradient. Where one of them is made of
-    another, the gradient then does not go from one to the other inside the solve, and is not
-    counted twice.
-    """
-    if isinstance(field, nn.Module):
-        own = tuple(p for p in field.parameters() if p.requires_grad)
-        return field, own, own
-    tensors: tuple[Tensor, ...] = getattr(field, "tensors", ())
-    wanted = [tensor for tensor in tensors if tensor.requires_grad]
-    if not wanted:
-        return field, (), ()
-    leaves = {id(tensor): tensor.detach().requires_grad_() for tensor in wanted}
-    field = field.with_tensors(*(leaves.get(id(tensor), tensor) for tensor in tensors))
-    once = {id(tensor): tensor for tensor in wanted}  # a tensor may be named twice
-    return field, tuple(once.values()), tuple(leaves[key] for key in once)
 
 
 def _slope(field: VectorField, problem: Problem) -> Tensor:
@@ -157,48 +135,12 @@ def _slope(field: VectorField, problem: Problem) -> Tensor:
     return field(t0, y0.detach())
 
 
-class _Sources:
-    """Where the graph of a field comes from: the leaves besides those that are known."""
-
-    def __init__(self, slope: Any, own: Iterable[Tensor]) -> None:
-        self.known = {id(tensor) for tensor in own}
-        self.nodes: set[Any] = set()
-        self.leaves = [leaf for leaf in self._leaves(slope) if id(leaf) not in self.known]
-        self.known |= {id(leaf) for leaf in self.leaves}
-
-    def _leaves(self, slope: Any) -> list[Tensor]:
-        found, waiting = [], [slope.grad_fn] if isinstance(slope, Tensor) else []
-        while waiting:
-            node = waiting.pop()
-            if node is None or node in self.nodes:
-                continue
-            self.nodes.add(node)
-            if hasattr(node, "variable"):
-                found.append(node.variable)
-            waiting += [parent for parent, _ in node.next_functions]
-        return found
-
-    def check(self, slope: Tensor, y: Tensor) -> None:
-        """Raise ValueError where an evaluation comes from a leaf that the first did not."""
-        seen = self.nodes
-        self.nodes = set(seen)
-        new = [leaf for leaf in self._leaves(slope) if id(leaf) not in self.known and leaf is not y]
-        self.nodes = seen
-        if new:
-            raise ValueError(
-                "BacksolveAdjoint: the field uses a tensor of shape "
-                f"{tuple(new[0].shape)} that it did not use at t0, so that its gradient would be "
-                "lost. Name it, as an argument of solvers.ParameterisedField or a parameter of an "
-                f"nn.Module that is the field; or {_OTHERS}"
-            )
-
-
 class _Adjoint:
     """d/ds of (y, a), stacked as ``(B, 2, ...)``, over s = end - t."""
 
     independent = True  # as the field's rows were found to be on the way there
 
-    def __init__(self, field: VectorField, end: float, sources: _Sources) -> None:
+    def __init__(self, field: VectorField, end: float, sources: Sources) -> None:
         self.field, self.end, self.sources = field, end, sources
         self.selectable = is_selectable(field)
 
@@ -270,7 +212,7 @@ class _Backsolve(torch.autograd.Function):
         integration: Integration,
         backwards: Integration,
         tensors: Sequence[Tensor],
-        sources: _Sources,
+        sources: Sources,
         solutions: list[Solution],
         y0: Tensor,
         *originals: Tensor,
@@ -292,14 +234,14 @@ class _Backsolve(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise ValueError(f"BacksolveAdjoint has no forward-mode derivative: {_OTHERS}")
+        raise ValueError(f"BacksolveAdjoint has no forward-mode derivative: {OTHERS}")
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor, grad_ys: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise ValueError(
                 "BacksolveAdjoint gives first derivatives only, and create_graph asks for a "
-                f"gradient that can be differentiated again: {_OTHERS}"
+                f"gradient that can be differentiated again: {OTHERS}"
             )
         y, ys = ctx.saved_tensors
         backwards, rows, whole = ctx.backwards, ctx.rows, torch.zeros_like(y)
@@ -337,7 +279,7 @@ def _healthy(
     if not backwards.problem.selectable:
         raise ValueError(
             "BacksolveAdjoint: some samples failed, and the field cannot be asked for the others "
-            f"alone. Write it as a solvers.ParameterisedField; or {_OTHERS}"
+            f"alone. Write it as a solvers.ParameterisedField; or {OTHERS}"
         )
     with torch.enable_grad():
         problem = replace(backwards.problem, field=select(backwards.problem.field, rows))
@@ -350,7 +292,7 @@ def _segment(
     a: Tensor,
     span: tuple[float, float],
     tensors: Sequence[Tensor],
-    sources: _Sources,
+    sources: Sources,
 ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
     """State, adjoint and the gradients of the tensors, from the end of a span to its start."""
     start, end = span

@@ -1,0 +1,68 @@
+"""The tensors that a field is made of: those that it names, and those that its graph comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from solvers.fields.base import VectorField
+
+OTHERS = "take Backpropagation() or Checkpointing()"
+
+
+def with_own_tensors(field: Any) -> tuple[VectorField, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The field, of leaves of its own in place of the tensors that it names.
+
+    With it those tensors and the leaves, of what wants a gradient. Where one of them is made of
+    another, the gradient then does not go from one to the other inside the solve, and is not
+    counted twice.
+    """
+    if isinstance(field, nn.Module):
+        own = tuple(p for p in field.parameters() if p.requires_grad)
+        return field, own, own
+    tensors: tuple[Tensor, ...] = getattr(field, "tensors", ())
+    wanted = [tensor for tensor in tensors if tensor.requires_grad]
+    if not wanted:
+        return field, (), ()
+    leaves = {id(tensor): tensor.detach().requires_grad_() for tensor in wanted}
+    field = field.with_tensors(*(leaves.get(id(tensor), tensor) for tensor in tensors))
+    once = {id(tensor): tensor for tensor in wanted}  # a tensor may be named twice
+    return field, tuple(once.values()), tuple(leaves[key] for key in once)
+
+
+class Sources:
+    """Where the graph of a field comes from: the leaves besides those that are known."""
+
+    def __init__(self, slope: Any, own: Iterable[Tensor]) -> None:
+        self.known = {id(tensor) for tensor in own}
+        self.nodes: set[Any] = set()
+        self.leaves = [leaf for leaf in self._leaves(slope) if id(leaf) not in self.known]
+        self.known |= {id(leaf) for leaf in self.leaves}
+
+    def _leaves(self, slope: Any) -> list[Tensor]:
+        found, waiting = [], [slope.grad_fn] if isinstance(slope, Tensor) else []
+        while waiting:
+            node = waiting.pop()
+            if node is None or node in self.nodes:
+                continue
+            self.nodes.add(node)
+            if hasattr(node, "variable"):
+                found.append(node.variable)
+            waiting += [parent for parent, _ in node.next_functions]
+        return found
+
+    def check(self, slope: Tensor, y: Tensor) -> None:
+        """Raise ValueError where an evaluation comes from a leaf that the first did not."""
+        seen = self.nodes
+        self.nodes = set(seen)
+        new = [leaf for leaf in self._leaves(slope) if id(leaf) not in self.known and leaf is not y]
+        self.nodes = seen
+        if new:
+            raise ValueError(
+                "BacksolveAdjoint: the field uses a tensor of shape "
+                f"{tuple(new[0].shape)} that it did not use at t0, so that its gradient would be "
+                "lost. Name it, as an argument of solvers.ParameterisedField or a parameter of an "
+                f"nn.Module that is the field; or {OTHERS}"
+            )
