@@ -162,7 +162,7 @@ def test_exponential_euler_in_log_snr_is_ddim_on_those_noise_levels():
         (SemiImplicitEuler(), 1, 80),
         (Midpoint(), 2, 40),
         (Heun(), 2, 40),
-        (TorchDiffEq("rk4"), 4, 20),
+        (TorchDiffEq("rk4"), 4, 16),
     ],
     ids=["uniform_euler", "euler", "exponential_euler", "semi_implicit", "midpoint", "heun", "rk4"],
 )
