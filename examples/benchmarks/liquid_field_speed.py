@@ -80,7 +80,7 @@ def torch_rows(p: dict[str, Tensor]) -> dict[str, Callable[[], Tensor]]:
         field = SemilinearField(
             lambda t, h: torch.tanh(torch.addmm(constant, h, p["recurrent"].T)), p["tau"]
         )
-        return Euler(STEPS, Uniform()).solve(field, p["h0"]).y
+        return Euler(step_size=Uniform(STEPS)).solve(field, p["h0"]).y
 
     def liquid(solver: Any) -> Callable[[], Tensor]:
         def solve() -> Tensor:
@@ -94,14 +94,14 @@ def torch_rows(p: dict[str, Tensor]) -> dict[str, Callable[[], Tensor]]:
     given = LiquidField(*(part.requires_grad_() for part in parts))
 
     def alone() -> Tensor:
-        return Euler(STEPS, Uniform()).solve(given, p["h0"]).y
+        return Euler(step_size=Uniform(STEPS)).solve(given, p["h0"]).y
 
     return {
         "torchdiffeq euler, plain": lambda: torchdiffeq(plain),
         "torchdiffeq euler, hoisted": torchdiffeq_hoisted,
         "plain PyTorch loop, hoisted": loop,
         "Euler(7, step_size=Uniform()), SemilinearField": semilinear,
-        "Euler(7, step_size=Uniform()), LiquidField": liquid(Euler(STEPS, Uniform())),
+        "Euler(7, step_size=Uniform()), LiquidField": liquid(Euler(step_size=Uniform(STEPS))),
         "the same, solve alone": alone,
         "Euler(7), LiquidField": liquid(Euler(STEPS)),
         "ExponentialEuler(7), LiquidField": liquid(ExponentialEuler(STEPS)),
