@@ -101,7 +101,7 @@ class Event:
         inner = [self._at(function, path, t, theta) for theta in thetas[1:-1]]
         values = torch.stack([before, *inner, after])
         if not started:
-            rounding = 1e-6 * (values[1] - before).abs()
+            rounding = torch.finfo(values.dtype).eps ** (1 / 3) * (values[1] - before).abs()
             values[0] = torch.where(before.abs() <= rounding, 0.0, before)
         a, b, c = values[:-2], values[1:-1], values[2:]
         bend = a - 2 * b + c

@@ -103,6 +103,8 @@ class Integration:
         if not self._rows_in_question:
             return at
         asked = check_by_moving(at.bound.first, step.t, at.y, at.control.remaining, at.looks)
+        if torch.is_grad_enabled():  # where gradients depend on each other, values may not yet
+            asked += check_by_derivative(at.bound.first, step.t, at.y)
         return at._replace(evaluations=at.evaluations + asked, looks=at.looks + 1)
 
     def _begin(self) -> SolveState:

@@ -122,8 +122,8 @@ def test_finding_out_is_counted_and_a_selectable_field_is_not_asked() -> None:
 
     solver = HeunEuler(step_size=PID(first_step=0.1, max_steps=3))
     for field, y0, more in (
-        # One for the derivative, three after the first step, three where the first row ends.
-        (decay, rows(4), 7),
+        # One at the start, four after the first step, four where the first row ends.
+        (decay, rows(4), 9),
         (decay, rows(1), 0),
         (ParameterisedField(decay), rows(4), 0),
     ):
