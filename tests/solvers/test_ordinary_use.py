@@ -221,6 +221,10 @@ LATER = {
     "within reach": (within_reach, torch.tensor([[-2.0, 1], [0, 0], [2, -1]], dtype=F64)),
     "ranks": (lambda t, y: -y * (1 + 10 * (y > y.mean(0))), HOT),
     "from zero": (lambda t, y: 1 - 10 * y * y.square().sum(), torch.zeros(4, 2, dtype=F64)),
+    "through numpy": (
+        lambda t, y: torch.from_numpy(-(LAPLACIAN.numpy() @ y.detach().numpy())) - 0.1 * y,
+        HOT,
+    ),
     "partly detached": (lambda t, y: y.detach().mean(0) - 2 * y, HOT),
     "the first time": (lambda t, y: -y + torch.sin(5 * t.flatten()[0]), HOT),
     "the mean time": (lambda t, y: -y + torch.sin(5 * t.mean()), HOT),
@@ -697,3 +701,12 @@ def test_fields_are_made_inside_transforms_and_compiled_models() -> None:
     torch.testing.assert_close(torch.vmap(end)(taus), expected)
     gradients = torch.vmap(torch.func.grad(end))(taus)
     assert bool(torch.isfinite(gradients).all())
+
+
+def test_checkpoints_inside_transforms() -> None:
+    def end(y: Tensor, gradient: solvers.GradientMode) -> Tensor:
+        return Heun(4, gradient=gradient).solve(lambda t, y: torch.sin(y) - y, y).y
+
+    y0 = torch.linspace(-1, 1, 6, dtype=F64).view(3, 2)
+    found = torch.func.jacrev(lambda y: end(y, Checkpointing()))(y0)
+    torch.testing.assert_close(found, torch.func.jacrev(lambda y: end(y, Backpropagation()))(y0))

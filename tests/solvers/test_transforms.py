@@ -246,3 +246,20 @@ def test_inference_mode_and_afterwards(solver: NativeSolver) -> None:
     assert torch.isfinite(grad).all()
     with torch.no_grad():
         torch.testing.assert_close(solver.solve(field, states()).y, y)
+
+
+@needs_compiler
+def test_a_field_with_a_parameter_for_its_tau_is_made_in_a_compiled_model() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tau = nn.Parameter(torch.tensor([0.5, 1.0, 2.0, 4.0]))
+            self.solver = ExponentialEuler(3)
+
+        def forward(self, y: Tensor) -> Tensor:
+            field = SemilinearField(lambda t, y: torch.cos(y), self.tau)
+            return self.solver.solve(field, y).y
+
+    model = Model()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(states()), model(states()))
