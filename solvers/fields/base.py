@@ -29,7 +29,8 @@ class VectorField(Protocol):
 
     Where samples have times of their own, no sample's result may depend on another sample. A
     field with :class:`solvers.SelectableField`'s ``select`` says so itself, and is asked only for
-    the samples that have not arrived; of a plain function it is found out by its derivative.
+    the samples that have not arrived; of a plain function it is found out, by its
+    derivative and by moving rows along the solve.
     """
 
     def __call__(self, t: Tensor, y: Tensor, /) -> Tensor: ...

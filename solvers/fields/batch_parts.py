@@ -101,5 +101,5 @@ def is_selectable(field: Any) -> bool:
 
 
 def select(field: Any, rows: Rows) -> Any:
-    """The field of some samples; of a selectable one."""
+    """The field of some samples; of a selectable one, which its type may not say."""
     return field.select(rows)

@@ -15,7 +15,7 @@ from solvers.fields.batch_parts import select
 from solvers.loop.solve_state import Finished, SolveState
 from solvers.loop.step import Step
 from solvers.methods.base import StepResult
-from solvers.solution import SUCCESS, finite_samples
+from solvers.solution import NON_FINITE, SUCCESS, finite_samples
 
 
 def end_samples(
@@ -64,18 +64,14 @@ def _standing_in(good: Tensor) -> Tensor:
     return torch.where(good, own, good.nonzero()[0])
 
 
-def end_where_field_is_not_finite(
-    at: SolveState, step: Step, status: Tensor, *, droppable: bool
-) -> SolveState | None:
-    """End the samples whose first evaluation is not finite: no smaller step would help.
-
-    None where there are none.
-    """
-    bad = ~finite_samples(step.first.detach())
+def end_where_field_is_not_finite(at: SolveState, first: Tensor, *, droppable: bool) -> SolveState:
+    """End the samples whose first evaluation is not finite: no smaller step would help."""
+    bad = ~finite_samples(first.detach())
     if at.done is not None:
         bad = bad & ~at.done
     if not bool(bad.any()):
-        return None
+        return at
+    status = torch.full(bad.shape, int(NON_FINITE), dtype=torch.int8, device=bad.device)
     event_time = None
     if at.event is not None:
         event_time = torch.full_like(status, torch.nan, dtype=at.control.remaining.dtype)

@@ -30,7 +30,6 @@ from solvers.methods.arithmetic import seen_time
 from solvers.methods.base import Method
 from solvers.methods.interpolation import Path
 from solvers.solution import (
-    NON_FINITE,
     SUCCESS,
     Solution,
     Stats,
@@ -98,14 +97,17 @@ class Integration:
         known = self._droppable or getattr(self.problem.field, "independent", False)
         return self.rule.controlled and self.problem.y0.shape[0] > 1 and not known
 
-    def _look_at_rows(self, at: SolveState, step: Step) -> SolveState:
-        """Look again whether they do, since it may show in some states and at some times alone."""
+    def _look_at_rows(self, at: SolveState, t: Tensor) -> int:
+        """Look again whether they do, since it may show in some states and at some times alone.
+
+        Returns the evaluations spent on it.
+        """
         if not self._rows_in_question:
-            return at
-        asked = check_by_moving(at.bound.first, step.t, at.y, at.control.remaining, at.looks)
+            return 0
+        asked = check_by_moving(at.bound.first, t, at.y, at.control.remaining, at.looks)
         if torch.is_grad_enabled():  # where gradients depend on each other, values may not yet
-            asked += check_by_derivative(at.bound.first, step.t, at.y)
-        return at._replace(evaluations=at.evaluations + asked, looks=at.looks + 1)
+            asked += check_by_derivative(at.bound.first, t, at.y)
+        return asked
 
     def _begin(self) -> SolveState:
         problem = self.problem
@@ -134,9 +136,8 @@ class Integration:
         """Look at the first evaluation, and at whether the samples may go their own ways."""
         problem, first = self.problem, at.first
         assert first is not None
-        good = finite_samples(first.detach())
         try:
-            all_good = bool(good.all())
+            all_good = bool(finite_samples(first.detach()).all())
         except RuntimeError as error:
             raise ValueError(UNREADABLE) from error
         if self._rows_in_question:
@@ -145,10 +146,7 @@ class Integration:
             at = at._replace(evaluations=at.evaluations + asked)
         if all_good:
             return at
-        status = torch.full(good.shape, int(NON_FINITE), dtype=torch.int8, device=good.device)
-        none = torch.full_like(good, torch.nan, dtype=at.control.remaining.dtype)
-        event_time = None if problem.event is None else none
-        return end_samples(at, ~good, status, event_time, droppable=self._droppable)
+        return end_where_field_is_not_finite(at, first, droppable=self._droppable)
 
     def _running(self, at: SolveState) -> bool:
         return at.live > 0 and self.rule.running(at.control)
@@ -165,15 +163,14 @@ class Integration:
             return self._take_for_all(at, step)
         if torch.is_grad_enabled() and not step.is_finite:
             counted = at._replace(evaluations=at.evaluations + step.evaluations)
-            rows = at.y.shape[:1]
-            status = torch.full(rows, int(NON_FINITE), dtype=torch.int8, device=at.y.device)
             droppable = self._droppable
-            less = end_where_field_is_not_finite(counted, step, status, droppable=droppable)
-            if less is not None:
+            less = end_where_field_is_not_finite(counted, step.first, droppable=droppable)
+            if less.live < at.live:
                 return less
             step = made_again(at, step, droppable=droppable)
         if at.tries == 4**at.looks:
-            at = self._look_at_rows(at, step)
+            asked = self._look_at_rows(at, step.t)
+            at = at._replace(evaluations=at.evaluations + asked, looks=at.looks + 1)
         if self.observe is not None:
             self.observe(at, step)
         return self._take_where_accepted(at, step)
@@ -239,7 +236,7 @@ class Integration:
         if not bool(ended.any()):
             return after
         if not at.finished:  # once more before any row is told an answer
-            asked = self._look_at_rows(at, step).evaluations - at.evaluations
+            asked = self._look_at_rows(at, step.t)
             after = after._replace(evaluations=after.evaluations + asked)
         status = self.rule.status(step.judgement)
         if event_time is not None:
