@@ -1,15 +1,15 @@
 """Liquid cells: vector fields of recurrent networks, integrated by an injected solver."""
 
-from liquid_ode.cells.cell import ODECell, RecurrentCell
-from liquid_ode.cells.cfc import CfCCell
-from liquid_ode.cells.cfc_forms import GatedForm, LeCunTanh, NoGateForm, PureForm
-from liquid_ode.cells.cfc_wired import WiredCfCCell
-from liquid_ode.cells.conv import ConvLiquidCell, ConvLiquidField
-from liquid_ode.cells.liquid import LiquidCell, LiquidField
-from liquid_ode.cells.ltc import LTCCell, LTCField
-from liquid_ode.cells.ncps import from_ncps
-from liquid_ode.cells.rnn import LiquidRNN
-from liquid_ode.cells.wiring import Wiring
+from liquid_ode.cells.base import ODECell, RecurrentCell
+from liquid_ode.cells.cfc.cell import CfCCell
+from liquid_ode.cells.cfc.forms import GatedForm, LeCunTanh, NoGateForm, PureForm
+from liquid_ode.cells.cfc.wired import WiredCfCCell
+from liquid_ode.cells.from_ncps import from_ncps
+from liquid_ode.cells.liquid.cell import LiquidCell, LiquidField
+from liquid_ode.cells.liquid.conv import ConvLiquidCell, ConvLiquidField
+from liquid_ode.cells.ltc.cell import LTCCell, LTCField
+from liquid_ode.cells.network.rnn import LiquidRNN
+from liquid_ode.cells.wiring.wiring import Wiring
 
 __all__ = [
     "CfCCell",

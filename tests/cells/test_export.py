@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import solvers
 from liquid_ode.cells import CfCCell, LiquidCell, LiquidRNN, LTCCell, RecurrentCell, Wiring
-from liquid_ode.cells.cfc_forms import NoGateForm, PureForm
-from liquid_ode.cells.cfc_wired import WiredCfCCell
-from liquid_ode.cells.conv import ConvLiquidCell
+from liquid_ode.cells.cfc.forms import NoGateForm, PureForm
+from liquid_ode.cells.cfc.wired import WiredCfCCell
+from liquid_ode.cells.liquid.conv import ConvLiquidCell
 from tests.versions import needs_compiler
 
 pytestmark = needs_compiler

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import solvers
-from liquid_ode.cells.cell import ODECell
+from liquid_ode.cells.base import ODECell
 from liquid_ode.cells.testing.samples import (
     HIDDEN,
     Make,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liquid_ode.cells.cell import RecurrentCell
+from liquid_ode.cells.base import RecurrentCell
 from liquid_ode.cells.testing.samples import (
     HIDDEN,
     INPUTS,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from liquid_ode.cells.cell import ODECell, RecurrentCell
+from liquid_ode.cells.base import ODECell, RecurrentCell
 from liquid_ode.cells.testing.samples import Make, Samples, made, named, parameters_of
 from solvers.testing.kinds import require
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from liquid_ode.cells.cell import ODECell, RecurrentCell
+from liquid_ode.cells.base import ODECell, RecurrentCell
 from solvers import Solver
 from solvers.testing.kinds import has_budget
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import solvers
 from liquid_ode.cells import LiquidField
-from liquid_ode.cells.liquid import VectorTarget
+from liquid_ode.cells.liquid.cell import VectorTarget
 from solvers import Euler, ExponentialEuler, Heun, ParameterisedField, SemilinearField
 from solvers.gradients import cache_chunks as chunks
 from tests.solvers.fields import is_taped

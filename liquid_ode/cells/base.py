@@ -1,0 +1,272 @@
+"""What every recurrent cell offers: one step of it, and a whole sequence."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from liquid_ode.cells.wiring.wiring import Wiring, check_count
+from solvers import Solver
+
+TAU_MIN = 0.1
+TAU_MAX = 5.0
+
+
+class RecurrentCell(nn.Module, ABC):
+    """A state that flows under an input for some time: h1 = cell(x, h0, duration=d).
+
+    A subclass gives :meth:`flow`; one whose samples are maps, not vectors, also ``feature_axes``
+    and :meth:`state_shape`.
+
+    Args:
+        input_size: features (channels) of an input.
+        hidden_size: features (channels) of the state.
+
+    Raises:
+        ValueError: where a size is no whole number of at least 1.
+    """
+
+    feature_axes: ClassVar[int] = 1
+    """How many of the last axes belong to one sample: 1 for vectors, 3 for maps ``(C, H, W)``."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.input_size = check_count("input_size", input_size)
+        self.hidden_size = check_count("hidden_size", hidden_size)
+
+    @abstractmethod
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        """The states after each of T inputs, of arguments that have been checked.
+
+        Args:
+            x: ``(T, B, *features)``.
+            h0: ``(B, *state)``; at rest if None.
+            duration: of every input alike, or ``(T, B, 1, ..., 1)`` with the axes of ``x``.
+
+        Returns:
+            ``(T, B, *state)``.
+        """
+
+    def state_shape(self, features: Sequence[int]) -> tuple[int, ...]:
+        """The shape of one sample's state under an input of shape ``features``."""
+        return (self.hidden_size,)
+
+    def forward(
+        self, x: Tensor, h0: Tensor | None = None, *, duration: float | Tensor = 1.0
+    ) -> Tensor:
+        """Let the state flow from h0 for ``duration`` under the constant input x.
+
+        Args:
+            x: ``(*batch, input_size)``; every row of the batch is a sample of its own.
+            h0: ``(*batch, hidden_size)``; zeros if None.
+            duration: time to flow for, at least 0: a number, or ``(*batch, 1)`` where every
+                sample has its own.
+
+        Returns:
+            h1 ``(*batch, hidden_size)``.
+
+        Raises:
+            ValueError: where a shape does not fit, or a duration is negative or not finite.
+            SolverError: where the cell's solver fails.
+        """
+        features = self._features(x)
+        batch = x.shape[: -self.feature_axes]
+        state = self.state_shape(features)
+        if h0 is not None:
+            self._check_state(h0, (*batch, *state))
+            h0 = h0.reshape(-1, *state)
+        ones = (1,) * self.feature_axes
+        if isinstance(duration, Tensor):
+            if tuple(duration.shape) not in ((*batch, *ones), ()):
+                raise ValueError(
+                    f"duration must be a number or have shape {(*batch, *ones)}, "
+                    f"not {tuple(duration.shape)}"
+                )
+            check_durations(duration)
+            duration = duration.expand(*batch, *ones).reshape(1, -1, *ones)
+        elif not isinstance(duration, (int, float)):
+            raise ValueError(f"duration must be a number or a tensor, not {duration!r}")
+        elif not (math.isfinite(duration) and duration >= 0):
+            raise ValueError(f"duration must be finite and at least 0, not {duration}")
+        states = self.flow(x.reshape(1, -1, *features), h0, duration)
+        # Not [0], whose gradient is contiguous and would undo channels_last.
+        return states.squeeze(0).reshape(*batch, *state)
+
+    def sequence(
+        self, x: Tensor, h0: Tensor | None = None, durations: Tensor | None = None
+    ) -> Tensor:
+        """The states after each input of a sequence: :meth:`forward` once for every input.
+
+        What does not depend on the state is computed for all inputs together.
+
+        Args:
+            x: ``(T, B, *features)``.
+            h0: ``(B, *state)``; at rest if None.
+            durations: ``(T, B)``, how long every input acts; 1 each if None.
+
+        Returns:
+            ``(T, B, *state)``.
+
+        Raises:
+            ValueError: where a shape does not fit, or a duration is negative or not finite.
+            SolverError: where the cell's solver fails.
+        """
+        features = self._features(x)
+        if x.ndim != 2 + self.feature_axes or x.shape[0] == 0:
+            raise ValueError(
+                f"x must have shape (T, B, ...) with T > 0 and {2 + self.feature_axes} axes, "
+                f"not {tuple(x.shape)}"
+            )
+        steps, batch = x.shape[:2]
+        if h0 is not None:
+            self._check_state(h0, (batch, *self.state_shape(features)))
+        if durations is None:
+            return self.flow(x, h0, 1.0)
+        check_tensor("durations", durations)
+        if tuple(durations.shape) != (steps, batch):
+            raise ValueError(
+                f"durations must have shape {(steps, batch)}, not {tuple(durations.shape)}"
+            )
+        check_durations(durations)
+        return self.flow(x, h0, durations.reshape(steps, batch, *(1,) * self.feature_axes))
+
+    def _features(self, x: Tensor) -> tuple[int, ...]:
+        """The shape of one sample's input."""
+        check_tensor("x", x)
+        if not x.is_floating_point():
+            raise ValueError(f"x must be floating point, not {x.dtype}: call x.float() first")
+        features = tuple(x.shape[-self.feature_axes :])
+        if x.ndim < self.feature_axes or features[0] != self.input_size:
+            more = "".join(f", {name}" for name in "HWD"[: self.feature_axes - 1])
+            raise ValueError(
+                f"x must have shape (*batch, {self.input_size}{more}), not {tuple(x.shape)}"
+            )
+        return features
+
+    @staticmethod
+    def _check_state(h0: Tensor, expected: tuple[int, ...]) -> None:
+        check_tensor("h0", h0)
+        if tuple(h0.shape) != expected:
+            raise ValueError(f"h0 must have shape {expected}, not {tuple(h0.shape)}")
+
+
+class CellField(Protocol):
+    """The dynamics of a cell under one input: a vector field that knows its state at rest."""
+
+    def __call__(self, t: Tensor, y: Tensor, /) -> Tensor: ...
+
+    @property
+    def rest(self) -> Tensor:
+        """Zeros ``(B, *state)``, in the dtype of the dynamics."""
+
+
+class ODECell(RecurrentCell):
+    """A cell whose state follows an ordinary differential equation, integrated by a solver.
+
+    A subclass gives :meth:`fields`.
+
+    Args:
+        input_size: features (channels) of an input.
+        hidden_size: features (channels) of the state.
+        solver: any solver of :mod:`solvers`.
+        wiring: which neurons are connected; None for all.
+
+    Raises:
+        ValueError: where a size is below 1, the solver is none, or the wiring has another size.
+    """
+
+    def __init__(
+        self, input_size: int, hidden_size: int, solver: Solver, wiring: Wiring | None
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        if not isinstance(solver, Solver):
+            raise ValueError(
+                "solver must be a solver, such as solvers.Euler(steps=5) or "
+                f"solvers.get('heun'), not {solver!r}"
+            )
+        self.solver = solver
+        self.wiring = wiring
+
+    @abstractmethod
+    def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[CellField]:
+        """The vector field under each of T inputs, x ``(T, B, *features)``.
+
+        With ``durations`` ``(T, B, 1, ..., 1)``, in the time s = t / duration, so that every
+        sample runs over s in (0, 1).
+        """
+
+    def field(self, x: Tensor) -> CellField:
+        """The vector field under the inputs x ``(B, *features)``, for a state ``(B, *state)``.
+
+        What does not change during a solve is computed here, once.
+        """
+        self._features(x)
+        if x.ndim != 1 + self.feature_axes:
+            raise ValueError(
+                f"field(x) takes x with a batch axis and those of a sample, not {tuple(x.shape)}"
+            )
+        return self.fields(x.unsqueeze(0))[0]
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        of_each = duration if isinstance(duration, Tensor) else None
+        fields = self.fields(x, of_each)
+        state = fields[0].rest
+        if h0 is not None:
+            state = h0.to(state.dtype)
+        if isinstance(duration, Tensor):
+            return self.solver.solve_chain(fields, state)
+        if duration == 0:
+            return state.repeat(x.shape[0], *[1] * state.ndim)  # not h0 itself
+        return self.solver.solve_chain(fields, state, (0.0, float(duration)))
+
+    def extra_repr(self) -> str:
+        wiring = "" if self.wiring is None else f", wiring={self.wiring}"
+        return f"{self.input_size}, {self.hidden_size}, solver={self.solver}{wiring}"
+
+
+def of_each(x: Tensor) -> Sequence[Tensor]:
+    """The parts ``(B, ...)`` of values ``(T, B, ...)`` of T inputs."""
+    # The gradient of unbind is a copy, that of a view is none.
+    return x.unbind() if x.shape[0] > 1 else (x.squeeze(0),)
+
+
+def check_durations(durations: Tensor) -> None:
+    """Raise ValueError where a duration is negative or not finite.
+
+    Under torch.compile and torch.export the values are not known, and not looked at.
+    """
+    if torch.compiler.is_compiling():
+        return
+    good = (durations >= 0) & torch.isfinite(durations)
+    if not bool(good.all()):
+        where = tuple((~good).nonzero()[0].tolist())
+        raise ValueError(
+            "every duration must be finite and at least 0; "
+            f"{int((~good).sum())} are not, the first is {durations[where].item():g} at {where}. "
+            "Sort the times before taking differences, and pack sequences in place of padding "
+            "them with NaN"
+        )
+
+
+def check_tensor(name: str, value: object) -> None:
+    """Raise ValueError where an argument is no tensor."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} must be a tensor, not {type(value).__name__}")
+
+
+def check_tau(tau_init: float) -> None:
+    """Raise ValueError where an initial time constant is out of range."""
+    if not TAU_MIN <= tau_init <= TAU_MAX:
+        raise ValueError(f"tau_init must lie in [{TAU_MIN}, {TAU_MAX}], not {tau_init}")
+
+
+def bounded_tau(base: Tensor, logits: Tensor) -> Tensor:
+    """τ = clamp(base (1/2 + σ(logits)), 0.1, 5.0)."""
+    gate = torch.sigmoid(logits)
+    base = base.to(gate.dtype)
+    return torch.addcmul(0.5 * base, base, gate).clamp(TAU_MIN, TAU_MAX)

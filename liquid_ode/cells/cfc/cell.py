@@ -1,0 +1,230 @@
+"""The closed-form continuous-time cell: the time of an ODE without solving one."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from liquid_ode.cells.base import RecurrentCell
+from liquid_ode.cells.cfc.chain import Chain
+from liquid_ode.cells.cfc.forms import CfCForm, GatedForm, LeCunTanh
+from liquid_ode.cells.wiring.masks import clear_unused, masked, register_masks, set_masks
+from liquid_ode.cells.wiring.wiring import Wiring, check_count
+
+
+class CfCCell(RecurrentCell):
+    """A closed-form continuous-time (CfC) cell: h1 as an explicit function of x, h0 and duration.
+
+    With x' = backbone([x, h]), linear maps each followed by the activation, and the default form,
+
+        h1 = f (1 - s) + g s,    s = σ(t_a(x') d + t_b(x')),
+        f = tanh(W_f x' + b_f),    g = tanh(W_g x' + b_g).
+
+    There is no ODE, so there is no solver, and a duration of 0 does not give h0 back. A duration
+    split in two is two updates, not the same one. Matrices start Xavier-uniform.
+
+    Parameters are named and shaped as in ncps, whose dense cells' ``state_dict`` loads here as it
+    is; :func:`liquid_ode.cells.from_ncps.from_ncps` converts the others.
+
+    >>> rnn = LiquidRNN(20, 50, cell=CfCCell)
+    >>> rnn = LiquidRNN(20, 50, cell=functools.partial(CfCCell, form=PureForm()))
+
+    Args:
+        input_size: features of x.
+        hidden_size: features of the state h.
+        wiring: which neurons are connected; None for all. Weights outside it are never used.
+            There is no backbone then, as it would connect everything: x' = [x, h].
+        form: :class:`GatedForm`, :class:`NoGateForm` or :class:`PureForm`.
+        backbone_units: features of each backbone layer.
+        backbone_layers: number of them; 1 if None, or 0 with a wiring.
+        backbone_dropout: probability of zeroing a feature after each backbone layer but the first,
+            as in ncps, in training (or wherever that ``nn.Dropout`` is told to be in training).
+        activation: makes the activation of a backbone layer: a class such as ``nn.SiLU``. Tanh and
+            LeCun's have a gradient written by hand; with others training takes half as long again.
+        mask_time: whether the wiring also holds for t_a and t_b. ncps masks f and g alone.
+        solver: refused; here so that the error can say why.
+
+    Raises:
+        ValueError: where an argument is out of range or of another kind, the wiring has another
+            size or comes with a backbone, or a solver is given.
+
+    Reference: Hasani et al., Closed-form continuous-time neural networks, Nature Machine
+    Intelligence 2022.
+    """
+
+    recurrent_mask: Tensor | None
+    input_mask: Tensor | None
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        wiring: Wiring | None = None,
+        form: CfCForm = GatedForm(),
+        backbone_units: int = 128,
+        backbone_layers: int | None = None,
+        backbone_dropout: float = 0.0,
+        activation: Callable[[], nn.Module] = LeCunTanh,
+        mask_time: bool = True,
+        solver: None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        check_no_solver(type(self), solver)
+        check_form(form)
+        if backbone_layers is None:
+            backbone_layers = 1 if wiring is None else 0
+        if backbone_layers != 0:
+            check_count("backbone_layers", backbone_layers)
+            check_count("backbone_units", backbone_units)
+        if backbone_layers and wiring is not None:
+            raise ValueError(
+                "a backbone connects all inputs and neurons, so with a wiring backbone_layers "
+                f"must be 0, not {backbone_layers}"
+            )
+        if not 0 <= backbone_dropout < 1:
+            raise ValueError(f"backbone_dropout must lie in [0, 1), not {backbone_dropout}")
+        if backbone_dropout > 0 and backbone_layers < 2:
+            warnings.warn(
+                f"backbone_dropout={backbone_dropout} acts after each backbone layer but the "
+                f"first, so backbone_layers={backbone_layers} leaves it without effect",
+                stacklevel=2,
+            )
+        if not callable(activation) or isinstance(activation, nn.Module):
+            raise ValueError(
+                f"activation must make modules, as the class nn.SiLU does, not be {activation!r}"
+            )
+        register_masks(self, wiring, input_size, hidden_size)
+        self.wiring, self.form, self.mask_time = wiring, form, mask_time
+        layers: list[nn.Module] = []
+        width = input_size + hidden_size
+        for index in range(backbone_layers):
+            act = activation()
+            if not isinstance(act, nn.Module):
+                raise ValueError(f"activation must make modules, not {act!r}")
+            layers += [nn.Linear(width, backbone_units), act]
+            if index > 0 and backbone_dropout > 0:
+                layers.append(nn.Dropout(backbone_dropout))
+            width = backbone_units
+        self.backbone = nn.Sequential(*layers)
+        for name in form.maps:
+            self.add_module(name, nn.Linear(width, hidden_size))
+        for name in form.vectors:
+            self.register_parameter(name, nn.Parameter(torch.empty(1, hidden_size)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew."""
+        set_masks(self, self.wiring)  # to_empty() leaves them undefined, as it does the weights
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                module.reset_parameters()
+        for parameter in self.parameters():
+            if parameter.ndim == 2:
+                nn.init.xavier_uniform_(parameter)
+        for _, weight, mask in self.wired_weights():
+            clear_unused(weight, mask)
+
+    def wired_weights(self) -> Iterator[tuple[str, Tensor, Tensor | None]]:
+        """Name, value and mask of the weights that the wiring is about."""
+        for name in self.form.maps:
+            yield f"{name}.weight", self._linear(name).weight, self._mask(name)
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        alike = None if isinstance(duration, Tensor) else float(duration)
+        names = self.form.maps
+        weights = {name: masked(self._linear(name).weight, self._mask(name)) for name in names}
+        biases = {name: self._linear(name).bias for name in names}
+        heads, offsets = (torch.cat([*self.form.fold(of, alike)]) for of in (weights, biases))
+        linears, acts = _layers(self.backbone)
+        known = all(type(act) in TANHS for act in acts)
+        chain = Chain(self.form, None if known else acts, alike)
+        maps = [*((linear.weight, linear.bias) for linear in linears), (heads, offsets)]
+        (weight, bias), *rest = _scaled(maps, acts) if known else maps
+        inputs = F.linear(x, weight[:, : self.input_size], bias)  # (T, B, F)
+        dtype = inputs.dtype
+        if h0 is None:
+            h0 = inputs.new_zeros(x.shape[1], self.hidden_size)
+        return chain.run(
+            inputs,
+            duration.to(dtype) if isinstance(duration, Tensor) else None,
+            h0.to(dtype),
+            weight[:, self.input_size :].to(dtype),
+            [tensor.to(dtype) for pair in rest for tensor in pair],
+            [getattr(self, name).to(dtype) for name in self.form.vectors],
+        )
+
+    def _linear(self, name: str) -> nn.Linear:
+        return cast(nn.Linear, self.get_submodule(name))
+
+    def _mask(self, name: str) -> Tensor | None:
+        """Of the linear map of [x, h] with this name."""
+        if self.recurrent_mask is None or (name.startswith("time") and not self.mask_time):
+            return None
+        of_inputs = self.input_mask
+        if of_inputs is None:
+            of_inputs = self.recurrent_mask.new_ones(self.hidden_size, self.input_size)
+        return torch.cat([of_inputs, self.recurrent_mask], dim=1)
+
+    def extra_repr(self) -> str:
+        wiring = "" if self.wiring is None else f", wiring={self.wiring}"
+        return f"{self.input_size}, {self.hidden_size}, form={self.form}{wiring}"
+
+
+TANHS: dict[type, tuple[float, float]] = {
+    nn.Tanh: (1.0, 1.0),
+    LeCunTanh: (LeCunTanh.slope, LeCunTanh.gain),
+}
+"""Slope and gain of the activations gain tanh(slope x)."""
+
+
+def _scaled(
+    maps: Sequence[tuple[Tensor, Tensor]], acts: Sequence[nn.Module]
+) -> list[tuple[Tensor, Tensor]]:
+    """The maps with the slope of the activation after them and the gain of that before them."""
+    scaled, before = [], 1.0
+    for (weight, bias), act in zip(maps, [*acts, None], strict=True):
+        slope, gain = (1.0, 1.0) if act is None else TANHS[type(act)]
+        scaled.append((_times(weight, slope * before), _times(bias, slope)))
+        before = gain
+    return scaled
+
+
+def _layers(backbone: nn.Sequential) -> tuple[list[nn.Linear], list[nn.Module]]:
+    """The linear maps, and the activation after each, with a dropout where one is at work."""
+    linears: list[nn.Linear] = []
+    acts: list[nn.Module] = []
+    for module in backbone:
+        if isinstance(module, nn.Linear):
+            linears.append(module)
+        elif not isinstance(module, nn.Dropout):
+            acts.append(module)
+        elif module.p and module.training:  # its own mode: a user may sample it in evaluation
+            acts[-1] = nn.Sequential(acts[-1], module)
+    return linears, acts
+
+
+def _times(tensor: Tensor, factor: float) -> Tensor:
+    return tensor if factor == 1.0 else factor * tensor
+
+
+def check_no_solver(cell: type, solver: object) -> None:
+    """Raise ValueError where a solver is given to a cell that has no use for one."""
+    if solver is not None:
+        raise ValueError(
+            f"{cell.__name__} is a closed form, with no ODE to solve: leave out solver={solver!r}, "
+            "or take LTCCell, whose dynamics it approximates"
+        )
+
+
+def check_form(form: object) -> None:
+    """Raise ValueError where this is no form of a CfC cell."""
+    if not isinstance(form, CfCForm):
+        raise ValueError(
+            f"form must be a form such as GatedForm(), NoGateForm() or PureForm(), not {form!r}"
+        )

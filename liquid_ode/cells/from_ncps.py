@@ -1,0 +1,275 @@
+"""Models of the package ncps as ours, with their weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from liquid_ode.cells.base import RecurrentCell
+from liquid_ode.cells.cfc.cell import CfCCell
+from liquid_ode.cells.cfc.forms import CfCForm, GatedForm, LeCunTanh, NoGateForm, PureForm
+from liquid_ode.cells.cfc.wired import WiredCfCCell
+from liquid_ode.cells.ltc.cell import SMALLEST, LTCCell, softplus_inverse
+from liquid_ode.cells.network.rnn import LiquidRNN
+from liquid_ode.cells.wiring.wiring import Wiring
+
+# ncps' modes.
+_FORMS: dict[str, CfCForm] = {
+    "default": GatedForm(),
+    "no_gate": NoGateForm(),
+    "pure": PureForm(),
+}
+# A clipped parameter may be 0, which a softplus only approaches.
+_LEAST = 1e-8
+
+
+class MotorReadout(nn.Module):
+    """y = weight * h + bias of the first ``size`` neurons alone, the motor neurons.
+
+    Args:
+        size: how many they are.
+        weight: ``(size,)``; 1 each if None.
+        bias: ``(size,)``; 0 each if None.
+    """
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
+    def __init__(self, size: int, weight: Tensor | None = None, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.size = size
+        for name, value in {"weight": weight, "bias": bias}.items():
+            parameter = None if value is None else nn.Parameter(value.detach().clone())
+            self.register_parameter(name, parameter)
+
+    def forward(self, h: Tensor) -> Tensor:
+        y = h[..., : self.size]
+        if self.weight is not None:
+            y = y * self.weight
+        return y if self.bias is None else y + self.bias
+
+    def extra_repr(self) -> str:
+        parts = [name for name in ("weight", "bias") if getattr(self, name) is not None]
+        return ", ".join([str(self.size), *parts])
+
+
+def from_ncps(module: nn.Module) -> RecurrentCell | LiquidRNN:
+    """Ours in place of a module of ``ncps.torch``, with a copy of its weights.
+
+    A ``CfCCell``, ``WiredCfCCell`` or ``LTCCell`` becomes the cell of that name, which gives
+    states only: an output mapping is left out. A ``CfC`` or ``LTC`` becomes a :class:`LiquidRNN`
+    with ncps' output mapping and ``proj_size`` as its projection, and ``timespans`` as
+    ``durations``, one for each sample and step. (ncps applies a sample's time to a neuron where
+    the batch is as large as the state, and otherwise refuses a batch.)
+
+    Three things are arranged otherwise:
+
+    - ``return_sequences=False`` is :meth:`LiquidRNN.last`;
+    - the state of a wired CfC is ordered as the wiring's neurons are, motor neurons first; ncps
+      puts the layer that takes the inputs first and the motor neurons last;
+    - positive parameters are a softplus of ours, so that no call has to keep them positive; the
+      input mapping of an LTC can always be trained.
+
+    >>> rnn = from_ncps(ncps.torch.CfC(20, 50))
+    >>> out, h = rnn(x, durations=timespans)
+
+    Raises:
+        ValueError: where the module is none of these, has an LSTM (``mixed_memory``), which has
+            no counterpart here, or has parameters for which its own equations break down.
+    """
+    kinds: dict[str, Callable[[Any], RecurrentCell | LiquidRNN]] = {
+        "CfC": _rnn_of_cfc,
+        "LTC": _rnn_of_ltc,
+        "CfCCell": _cfc,
+        "WiredCfCCell": _wired_cfc,
+        "LTCCell": _ltc,
+    }
+    for base in type(module).__mro__:
+        if base.__name__ in kinds and base.__module__.split(".")[0] == "ncps":
+            ours = kinds[base.__name__](module)
+            ours.train(module.training)
+            return ours
+    raise ValueError(
+        f"from_ncps takes a module of ncps.torch, one of {', '.join(kinds)}, not "
+        f"{type(module).__module__}.{type(module).__name__}"
+    )
+
+
+def _rnn_of_cfc(module: Any) -> LiquidRNN:
+    _check_no_lstm(module)
+    wired = type(module.rnn_cell).__name__ == "WiredCfCCell"
+    cell = _wired_cfc(module.rnn_cell) if wired else _cfc(module.rnn_cell)
+    parts: list[nn.Module] = []
+    if wired and module.rnn_cell.layer_sizes[-1] < cell.hidden_size:
+        parts.append(MotorReadout(module.rnn_cell.layer_sizes[-1]))
+    if isinstance(module.fc, nn.Linear):
+        parts.append(copy.deepcopy(module.fc))
+    return _rnn(module, cell, parts)
+
+
+def _rnn_of_ltc(module: Any) -> LiquidRNN:
+    _check_no_lstm(module)
+    theirs = module.rnn_cell
+    weight, bias = (getattr(theirs, name, None) for name in ("output_w", "output_b"))
+    whole = theirs.motor_size == theirs.state_size and weight is None
+    parts = [] if whole else [MotorReadout(theirs.motor_size, weight, bias)]
+    return _rnn(module, _ltc(theirs), parts)
+
+
+def _rnn(module: Any, cell: RecurrentCell, parts: Sequence[nn.Module]) -> LiquidRNN:
+    projection = None
+    if parts:
+        projection = parts[0] if len(parts) == 1 else nn.Sequential(*parts)
+    return LiquidRNN(
+        cell.input_size,
+        cell.hidden_size,
+        cell=lambda input_size, hidden_size: cell,
+        batch_first=module.batch_first,
+        projection=projection,
+    )
+
+
+def _check_no_lstm(module: Any) -> None:
+    if module.use_mixed:
+        raise ValueError(
+            "this module has mixed_memory=True, an LSTM beside its cell, for which there is no "
+            "counterpart here: convert its rnn_cell, and run it after a torch.nn.LSTMCell"
+        )
+
+
+def _cfc(theirs: Any) -> CfCCell:
+    """A dense cell, or one whose weights ff1 and ff2 have a mask ``(H, I + H)``."""
+    wiring = None
+    if theirs.sparsity_mask is not None:
+        if theirs.backbone_layers > 0:
+            raise ValueError(
+                "a CfCCell of ncps with a sparsity_mask and a backbone has no counterpart here, "
+                "where a wiring is between inputs and neurons"
+            )
+        of_inputs, of_states = _masks(theirs)
+        wiring = Wiring.from_mask(of_states, of_inputs)
+    layers = list(theirs.backbone or ())
+    linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    activation = type(layers[1]) if layers else LeCunTanh
+    cell = CfCCell(
+        theirs.input_size,
+        theirs.hidden_size,
+        wiring=wiring,
+        form=_FORMS[theirs.mode],
+        backbone_units=linears[0].out_features if linears else 1,
+        backbone_layers=len(linears),
+        backbone_dropout=next((one.p for one in layers if isinstance(one, nn.Dropout)), 0.0),
+        activation=LeCunTanh if activation.__name__ == "LeCun" else activation,
+        mask_time=False,
+    ).to(theirs.ff1.weight)
+    ours_linear = [layer for layer in cell.backbone if isinstance(layer, nn.Linear)]
+    for ours, linear in zip(ours_linear, linears, strict=True):
+        ours.load_state_dict(linear.state_dict())
+    _copy_heads(theirs, cell)
+    return cell
+
+
+def _wired_cfc(theirs: Any) -> WiredCfCCell:
+    """A cell in layers, which ncps counts from the inputs on."""
+    of_layers = [getattr(theirs, f"layer_{index}") for index in range(theirs.num_layers)]
+    names = [f"layer_{index}" for index in range(len(of_layers))]
+    if len(of_layers) == 3:
+        names = ["inter", "command", "motor"]
+    names[-1] = "motor"
+    units = end = sum(layer.hidden_size for layer in of_layers)
+    recurrent = torch.zeros(units, units, dtype=torch.bool)
+    inputs = torch.zeros(units, of_layers[0].input_size, dtype=torch.bool)
+    places: list[slice] = []
+    for layer in of_layers:
+        place = slice(end - layer.hidden_size, end)
+        sources, recurrent[place, place] = _masks(layer)
+        if places:
+            recurrent[place, places[-1]] = sources
+        else:
+            inputs[place] = sources
+        places.append(place)
+        end = place.start
+    layers = dict(reversed(list(zip(names, places, strict=True))))
+    cell = WiredCfCCell(
+        of_layers[0].input_size,
+        units,
+        wiring=Wiring.from_mask(recurrent, inputs, layers=layers),
+        form=_FORMS[of_layers[0].mode],
+        mask_time=False,
+    ).to(of_layers[0].ff1.weight)
+    for name, layer in zip(names, of_layers, strict=True):
+        _copy_heads(layer, cast(CfCCell, cell.layers[name]))
+    return cell
+
+
+def _masks(theirs: Any) -> tuple[Tensor, Tensor]:
+    """Of inputs and states, from one side by side."""
+    mask = theirs.sparsity_mask.detach().cpu() != 0
+    return mask[:, : theirs.input_size], mask[:, theirs.input_size :]
+
+
+@torch.no_grad()
+def _copy_heads(theirs: Any, cell: CfCCell) -> None:
+    """Copy the maps and vectors of the form; weights outside a mask are never used, so 0."""
+    for name in cell.form.maps:
+        ours, linear = getattr(cell, name), getattr(theirs, name)
+        ours.load_state_dict(linear.state_dict())
+        if theirs.sparsity_mask is not None and name in {"ff1", "ff2"}:
+            ours.weight.mul_(theirs.sparsity_mask != 0)
+    for name in cell.form.vectors:
+        getattr(cell, name).copy_(getattr(theirs, name))
+
+
+@torch.no_grad()
+def _ltc(theirs: Any) -> LTCCell:
+    masks = [
+        mask.detach().t() != 0 for mask in (theirs.sparsity_mask, theirs.sensory_sparsity_mask)
+    ]
+    layers = _layers(theirs)
+    wiring = None
+    if layers is None or len(layers) > 1 or not all(mask.all() for mask in masks):
+        wiring = Wiring.from_mask(*masks, layers=layers)
+    cell = LTCCell(theirs.sensory_size, theirs.state_size, wiring=wiring).to(theirs.w)
+    cell.solver = cell.solver.with_steps(theirs._ode_unfolds)
+    for prefix, mask in zip(("", "sensory_"), masks, strict=True):
+        cell.get_parameter(f"{prefix}w").copy_(_raw(theirs, f"{prefix}w", mask.t()).t() * mask)
+        for name in ("sigma", "mu", "erev"):
+            values = getattr(theirs, prefix + name).t()
+            cell.get_parameter(prefix + name).copy_(values * mask)
+    # What ncps adds to a denominator is as if added to the leak, and its current kept.
+    gleak = theirs.make_positive_fn(theirs.gleak)
+    cell.vleak.copy_(theirs.vleak * gleak / (gleak + theirs._epsilon))
+    cell.gleak.copy_(_raw(theirs, "gleak", add=theirs._epsilon - SMALLEST))
+    cell.cm.copy_(_raw(theirs, "cm", add=-SMALLEST))
+    for name, absent in {"input_w": 1.0, "input_b": 0.0}.items():
+        ours = cell.get_parameter(name)
+        ours.copy_(getattr(theirs, name, torch.full_like(ours, absent)))
+    return cell
+
+
+def _raw(theirs: Any, name: str, used: Tensor | None = None, add: float = 0.0) -> Tensor:
+    """What a softplus makes ncps' positive parameter."""
+    value = theirs.make_positive_fn(getattr(theirs, name).detach())
+    negative = value < 0 if used is None else (value < 0) & used
+    if negative.any():
+        raise ValueError(
+            f"{int(negative.sum())} of the LTC's {name} are negative, so that its equations break "
+            "down: call its apply_weight_constraints() first, as in training with ncps"
+        )
+    return softplus_inverse((value + add).clamp_min(_LEAST))
+
+
+def _layers(theirs: Any) -> dict[str, slice] | None:
+    """The kinds of neurons; None where those of a kind are not side by side."""
+    layers: dict[str, slice] = {}
+    for kind, neurons in groupby(range(theirs.state_size), theirs._wiring.get_type_of_neuron):
+        if kind in layers:
+            return None
+        places = list(neurons)
+        layers[kind] = slice(places[0], places[-1] + 1)
+    return layers

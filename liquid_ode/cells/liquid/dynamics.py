@@ -1,0 +1,171 @@
+"""What the liquid cells share, of vectors and of maps: the parameters and the dynamics.
+
+tau(x) dh/dt = -h + tanh(recurrent map of h + input map of x + b)
+tau(x) = clamp(tau_base (1/2 + sigmoid(MLP(x))), 0.1, 5)
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from typing import ClassVar, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from liquid_ode.cells.base import ODECell, check_tau
+from liquid_ode.cells.wiring.masks import clear_unused, register_masks, set_masks
+from liquid_ode.cells.wiring.wiring import Wiring, check_count
+from solvers import SemilinearField, Solver
+
+Target = TypeVar("Target", bound="LiquidTarget")
+
+
+class LiquidTarget:
+    """tanh(recurrent map of h + drive), for one input; a subclass gives the map.
+
+    Args:
+        recurrent: W_rec, ``(hidden, hidden, *kernel)``.
+        drive: W_in x + b, ``(B, hidden, *map)``.
+    """
+
+    autonomous = True
+
+    def __init__(self, recurrent: Tensor, drive: Tensor) -> None:
+        self.recurrent, self.drive = recurrent, drive
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.recurrent, self.drive
+
+    def with_tensors(self: Target, *tensors: Tensor) -> Target:
+        """A copy, also of what a subclass added, with other tensors."""
+        other = copy.copy(self)
+        other.recurrent, other.drive = tensors
+        return other
+
+    def select(self: Target, rows: Tensor | slice) -> Target:
+        return self.with_tensors(self.recurrent, self.drive[rows])
+
+
+class LiquidDynamics(SemilinearField):
+    """dh/dt = (target(h) - h) rate for one input; a subclass names the kind of target.
+
+    Args:
+        recurrent: W_rec, ``(hidden, hidden, *kernel)``.
+        drive: W_in x + b, ``(B, hidden, *map)``.
+        rate: 1 / tau(x), of the same shape, in units of 1/time.
+
+    Raises:
+        ValueError: where a shape is another.
+    """
+
+    kind: ClassVar[type[LiquidTarget]]
+    axes: ClassVar[tuple[str, ...]] = ("B", "hidden")
+    """Names of the axes of a state."""
+
+    def __init__(self, recurrent: Tensor, drive: Tensor, rate: Tensor) -> None:
+        if rate.shape != drive.shape or drive.ndim != len(self.axes):
+            raise ValueError(
+                f"drive and rate must have the same shape ({', '.join(self.axes)}), not "
+                f"{tuple(drive.shape)} and {tuple(rate.shape)}"
+            )
+        # Not checked as a field of a user's is: the cell's parameterisation keeps tau in its
+        # range, and looking again would cost a synchronisation on an accelerator.
+        self.function = self.kind(recurrent.to(drive.dtype), drive)  # type: ignore[assignment]
+        self.rate = rate
+
+    @property
+    def recurrent(self) -> Tensor:
+        return cast(LiquidTarget, self.function).recurrent
+
+    @property
+    def drive(self) -> Tensor:
+        return cast(LiquidTarget, self.function).drive
+
+    @property
+    def rest(self) -> Tensor:
+        return torch.zeros_like(self.drive)
+
+
+Layer = nn.Linear | nn.Conv2d
+
+
+class LiquidParameters(ODECell):
+    """A cell with the parameters of a liquid cell; a subclass gives the fields and τ.
+
+    Args:
+        inputs: makes the layer from ``input_size`` to ``hidden_size``.
+        pixelwise: makes a layer of the MLP of τ.
+        kernel: the axes of W_rec after the first two.
+
+    The others are those of the cells.
+    """
+
+    recurrent_mask: Tensor | None
+    input_mask: Tensor | None
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        solver: Solver,
+        wiring: Wiring | None,
+        tau_init: float,
+        tau_hidden: int | None,
+        *,
+        inputs: Callable[[int, int], Layer],
+        pixelwise: Callable[[int, int], Layer],
+        kernel: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__(input_size, hidden_size, solver, wiring)
+        check_tau(tau_init)
+        width = max(8, hidden_size // 4)
+        if tau_hidden is not None:
+            width = check_count("tau_hidden", tau_hidden)
+        register_masks(self, wiring, input_size, hidden_size)
+        self.tau_init = float(tau_init)
+        self.inputs = inputs(input_size, hidden_size)
+        self.recurrent = nn.Parameter(torch.empty(hidden_size, hidden_size, *kernel))
+        self.tau_base = nn.Parameter(torch.empty(hidden_size))
+        self.tau_mlp = nn.Sequential(
+            pixelwise(input_size, width), nn.SiLU(), pixelwise(width, hidden_size)
+        )
+        self._draw_own()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew, and set τ_base to ``tau_init``."""
+        set_masks(self, self.wiring)  # to_empty() leaves them undefined, as it does the weights
+        # As when they are made, so that a seed gives the same weights.
+        for layer in (self.inputs, self.tau_mlp[0], self.tau_mlp[2]):
+            cast(Layer, layer).reset_parameters()
+        self._draw_own()
+
+    def _draw_own(self) -> None:
+        """Draw what the layers do not draw themselves, or draw otherwise."""
+        nn.init.constant_(self.tau_base, self.tau_init)
+        nn.init.zeros_(self.recurrent)
+        centre = self.recurrent.detach()
+        for side in self.recurrent.shape[2:]:
+            centre = centre.select(2, side // 2)
+        nn.init.orthogonal_(centre, gain=0.8)
+        nn.init.xavier_uniform_(self.inputs.weight)
+        nn.init.zeros_(cast(Tensor, self.inputs.bias))
+        for _, weight, mask in self.wired_weights():
+            clear_unused(weight, mask)
+
+    def wired_weights(self) -> Iterator[tuple[str, Tensor, Tensor | None]]:
+        """Name, value and mask of the weights that the wiring is about."""
+        yield "recurrent", self.recurrent, self.recurrent_mask
+        yield "inputs.weight", self.inputs.weight, self.input_mask
+
+    def _rates(self, x: Tensor, dtype: torch.dtype, durations: Tensor | None) -> Tensor:
+        """1 / τ(x), times the durations where there are some."""
+        # CUDA's autocast takes reciprocals in float32; the field is in the dtype of its drive.
+        rate = self.time_constant(x).reciprocal().to(dtype)
+        return rate if durations is None else rate * durations.to(dtype)
+
+    @abstractmethod
+    def time_constant(self, x: Tensor) -> Tensor:
+        """τ(x) within [0.1, 5.0], in the unit of ``duration``."""

@@ -1,0 +1,236 @@
+"""The liquid time-constant cell: neurons with a leak and sigmoid synapses.
+
+C_j dv_j/dt = G_j (E_leak,j - v_j) + Σ_i w_ji σ(σ_ji (v_i - μ_ji)) (E_ji - v_j)
+            + the same sum over the inputs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from liquid_ode.cells.base import ODECell, of_each
+from liquid_ode.cells.ltc.conductance import SynapseGradients, Synapses
+from liquid_ode.cells.wiring.masks import clear_unused, masked, register_masks, set_masks
+from liquid_ode.cells.wiring.wiring import Wiring
+from solvers import PullbackFunction, QuasilinearField, SemiImplicitEuler, Solver
+
+# No membrane is without leak or capacitance, whatever the weights become.
+SMALLEST = 1e-8
+
+
+_SYNAPSE = ("w", "sigma", "mu", "erev")
+
+
+class Conductances(PullbackFunction):
+    """Target and gain of the neurons for one input.
+
+    gain = base gain + Σ_i w_ji s_ji, target = (base drive + Σ_i w_ji E_ji s_ji) / gain, with
+    s_ji = σ(a_ji v_i + c_ji). The base is the part of the leak and of the inputs, computed once.
+
+    Args:
+        synapses: between the neurons.
+        base: gain, positive, and drive that do not depend on the state, ``(B, 2, hidden)``.
+    """
+
+    def __init__(self, synapses: Synapses, base: Tensor) -> None:
+        self.synapses, self.base = synapses, base
+
+    def __call__(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        gain, drive = self.synapses.sums(y, self.base.transpose(0, 1)).unbind()
+        return drive / gain, gain
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return *self.synapses.tensors, self.base
+
+    def with_tensors(self, *tensors: Tensor) -> Conductances:
+        """A copy, also of what a subclass added, with other tensors."""
+        other = copy.copy(self)
+        lines, weights, other.base = tensors
+        other.synapses = Synapses(lines, weights)
+        return other
+
+    def select(self, rows: Tensor | slice) -> Conductances:
+        return self.with_tensors(*self.synapses.tensors, self.base[rows])
+
+    def pullback(self) -> _LTCPullback:
+        return _LTCPullback(self.synapses, self.base)
+
+
+class LTCField(QuasilinearField):
+    """The dynamics of an LTC cell for one input: rate gain(v) (target(v) - v).
+
+    Args:
+        synapses, base: see :class:`Conductances`.
+        rate: 1/C, times the duration where every sample runs over (0, 1): ``(B, hidden)``.
+    """
+
+    def __init__(self, synapses: Synapses, base: Tensor, rate: Tensor) -> None:
+        # Not checked as a field of a user's is: the cell's parameterisation keeps the rate
+        # positive, and looking again would cost a synchronisation on an accelerator.
+        self.function = Conductances(synapses, base)
+        self.rate = rate
+
+    @property
+    def rest(self) -> Tensor:
+        return torch.zeros_like(cast(Conductances, self.function).base[:, 0])
+
+
+class _LTCPullback:
+    """Gradients through drive / gain and gain."""
+
+    def __init__(self, synapses: Synapses, base: Tensor) -> None:
+        self.synapses = synapses
+        self.of_synapses = SynapseGradients(*synapses.tensors)
+        self.of_base = torch.zeros_like(base.transpose(0, 1))  # (2, B, H)
+
+    def pull(
+        self,
+        y: Tensor,
+        target: Tensor,
+        gain: Tensor,
+        target_grad: Tensor,
+        gain_grad: Tensor,
+        base: Tensor,
+    ) -> Tensor:
+        of_drive = torch.div(target_grad, gain, out=target_grad)
+        of_gain = gain_grad.addcmul_(of_drive, target, value=-1)
+        of_sums = torch.stack((of_gain, of_drive))  # (2, B, H)
+        self.of_base.add_(of_sums)
+        return self.synapses.backward(y, of_sums, self.of_synapses, base)
+
+    def gradients(self) -> tuple[Tensor, ...]:
+        return *self.of_synapses.tensors, self.of_base.transpose(0, 1)
+
+
+class LTCCell(ODECell):
+    """A liquid time-constant cell, driven by an injected solver.
+
+    With v the membrane potentials, x' = input_w x + input_b the mapped inputs, and
+    s = σ(sigma (v - mu)) the opening of a synapse,
+
+    cm dv/dt = gleak (vleak - v) + Σ w s (erev - v) + Σ sensory_w sensory_s (sensory_erev - v).
+
+    The conductances gleak, w, sensory_w and the capacitance cm are positive by a softplus of the
+    parameters of these names. Semi-implicit Euler, the default with the 6 steps of the
+    reference, is the fused update of the paper; every other solver drives the same equation,
+    whose time constants cm / gain are small. Explicit ones with equal steps diverge, without
+    notice, where a step is longer than twice that: at the start take 8 steps for each 16
+    synapses of a neuron and unit of time, or error control.
+
+    Args:
+        input_size: features of x.
+        hidden_size: neurons.
+        solver: any solver of :mod:`solvers` but those for time constants that do not depend on
+            the state (``etdrk2``, ``etdrk4``).
+        wiring: which synapses there are; None for all. The parameters of others are never used.
+
+    Raises:
+        ValueError: where a size is below 1, the wiring has another size, or the solver is none.
+
+    Reference: Hasani et al., Liquid time-constant networks, AAAI 2021, algorithm 1; the synapses
+    are those of Lechner et al., Neural circuit policies, Nature Machine Intelligence 2020.
+    """
+
+    gleak: nn.Parameter
+    vleak: nn.Parameter
+    cm: nn.Parameter
+    recurrent_mask: Tensor | None
+    input_mask: Tensor | None
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        solver: Solver = SemiImplicitEuler(steps=6),
+        wiring: Wiring | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, solver, wiring)
+        register_masks(self, wiring, input_size, hidden_size)
+        for name in ("gleak", "vleak", "cm"):
+            self.register_parameter(name, nn.Parameter(torch.empty(hidden_size)))
+        for prefix, sources in (("", hidden_size), ("sensory_", input_size)):
+            for name in _SYNAPSE:
+                values = nn.Parameter(torch.empty(hidden_size, sources))
+                self.register_parameter(prefix + name, values)
+        self.input_w = nn.Parameter(torch.ones(input_size))
+        self.input_b = nn.Parameter(torch.zeros(input_size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, from the ranges of the reference implementation.
+
+        gleak and w from (0.001, 1), vleak from (-0.2, 0.2), cm from (0.4, 0.6), sigma from (3, 8),
+        mu from (0.3, 0.8); two thirds of the synapses are excitatory, erev = 1, the others
+        inhibitory, erev = -1.
+        """
+        set_masks(self, self.wiring)  # to_empty() leaves them undefined, as it does the weights
+        with torch.no_grad():
+            self.gleak.copy_(softplus_inverse(torch.empty_like(self.gleak).uniform_(1e-3, 1)))
+            self.cm.copy_(softplus_inverse(torch.empty_like(self.cm).uniform_(0.4, 0.6)))
+            self.vleak.uniform_(-0.2, 0.2)
+            self.input_w.fill_(1.0)
+            self.input_b.zero_()
+            for prefix in ("", "sensory_"):
+                w, sigma, mu, erev = self._synapse_parameters(prefix)
+                w.copy_(softplus_inverse(torch.empty_like(w).uniform_(1e-3, 1)))
+                sigma.uniform_(3, 8)
+                mu.uniform_(0.3, 0.8)
+                erev.bernoulli_(2 / 3).mul_(2).sub_(1)
+        for _, parameter, mask in self.wired_weights():
+            clear_unused(parameter, mask)
+
+    def wired_weights(self) -> Iterator[tuple[str, Tensor, Tensor | None]]:
+        """Name, value and mask of the weights that the wiring is about."""
+        for prefix, mask in (("", self.recurrent_mask), ("sensory_", self.input_mask)):
+            for name in _SYNAPSE:
+                yield prefix + name, self.get_parameter(prefix + name), mask
+
+    def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[LTCField]:
+        steps, batch = x.shape[:2]
+        mapped = torch.addcmul(self.input_b, x, self.input_w).flatten(0, 1)  # (T B, I)
+        synapses = self._synapses("", self.recurrent_mask)
+        sensory = self._synapses("sensory_", self.input_mask)
+        gleak = _positive(self.gleak)
+        leak = torch.stack((gleak, gleak * self.vleak)).unsqueeze(1)  # (2, 1, H)
+        sums = sensory.sums(mapped, leak)
+        base = of_each(sums.unflatten(1, (steps, batch)).permute(1, 2, 0, 3))  # T of (B, 2, H)
+        per_time = _positive(self.cm).reciprocal()
+        rates: Sequence[Tensor]
+        if durations is None:
+            rates = [per_time.expand(batch, -1)] * steps
+        else:
+            rates = of_each(durations.to(per_time.dtype) * per_time)
+        return [LTCField(synapses, *of_one) for of_one in zip(base, rates, strict=True)]
+
+    def time_constant(self, x: Tensor, h: Tensor) -> Tensor:
+        """τ = cm / gain, of the inputs x and the state h: ``(*batch, hidden_size)``, positive."""
+        self._features(x)
+        self._check_state(h, (*x.shape[:-1], self.hidden_size))
+        flat = x.reshape(-1, self.input_size)
+        field = self.fields(flat.unsqueeze(0))[0]
+        _, gain = field.leak(flat.new_zeros(()), h.reshape(-1, self.hidden_size))
+        return (_positive(self.cm) / gain).reshape(h.shape)
+
+    def _synapse_parameters(self, prefix: str) -> tuple[Tensor, ...]:
+        return tuple(self.get_parameter(prefix + name) for name in _SYNAPSE)
+
+    def _synapses(self, prefix: str, mask: Tensor | None) -> Synapses:
+        w, sigma, mu, erev = self._synapse_parameters(prefix)
+        return Synapses.of(sigma, mu, masked(F.softplus(w), mask), erev)
+
+
+def _positive(x: Tensor) -> Tensor:
+    return F.softplus(x) + SMALLEST
+
+
+def softplus_inverse(y: Tensor) -> Tensor:
+    """x with softplus(x) = y."""
+    return y + torch.log(-torch.expm1(-y))

@@ -1,0 +1,285 @@
+"""A cell run over sequences: several layers, both directions, as torch.nn.GRU does."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils.checkpoint import checkpoint
+
+from liquid_ode.cells.base import RecurrentCell, check_durations, check_tensor
+from liquid_ode.cells.liquid.cell import LiquidCell
+from liquid_ode.cells.network.making import make_cell, wirings_of_layers
+from liquid_ode.cells.network.packing import Steps, steps_of
+from liquid_ode.cells.wiring.wiring import Wiring, check_count
+from solvers import Solver
+
+
+class LiquidRNN(nn.Module):
+    """A liquid cell over sequences, with regular or irregular time steps.
+
+    Under each input, held constant, the state flows for the input's duration. Where they overlap
+    it behaves as :class:`torch.nn.GRU`, and can replace one (mind that ``batch_first`` is the
+    default here): shapes, order of the states, packed sequences, dropout. D below is 2 if
+    ``bidirectional``, else 1; I and H are the two sizes.
+
+    >>> rnn = LiquidRNN(3, 16, num_layers=2)
+    >>> out, h = rnn(torch.randn(8, 20, 3), durations=torch.rand(8, 20))
+    >>> out.shape, h.shape
+    (torch.Size([8, 20, 16]), torch.Size([2, 8, 16]))
+
+    A stream gives the same numbers a step, or any number of steps, at a time (unless
+    ``bidirectional``: the backward direction begins at the last step):
+
+    >>> h = None
+    >>> for x in stream:  # (B, 1, I)
+    ...     out, h = rnn(x, h)
+
+    Args:
+        input_size: features of an input; channels where the cell works on maps.
+        hidden_size: features (channels) of the state.
+        num_layers: layers, each of which takes the outputs of the one before it.
+        solver: the solver of every cell; the cell's own default if None.
+        cell: the class of the cells, or any callable ``cell(input_size, hidden_size, **given)``
+            that makes a :class:`RecurrentCell`. ``solver`` and ``wiring`` are passed where given.
+        wiring: which neurons are connected, one for all layers or a sequence of one for each;
+            None for all neurons.
+        batch_first: sequences are ``(B, T, features)``, else ``(T, B, features)``. States are not
+            affected.
+        dropout: probability of zeroing an output of a layer but the top one, in training.
+        bidirectional: a second cell in each layer goes from the end to the start.
+        projection: a linear map of the outputs of the top layer to this number of features, or
+            a module, which is called on rows ``(N, D * H)`` (or maps ``(N, D * H, height,
+            width)``). Unlike ``proj_size`` of :class:`torch.nn.LSTM`, it is not part of the
+            recurrence.
+        recompute: the gradient makes the inner states of a sequence again, in segments of about
+            √T steps, instead of keeping them: memory hardly grows with the length beyond inputs
+            and outputs, for one more forward pass.
+        device: of the parameters (of ``projection``, where it is no module).
+        dtype: of the parameters, likewise.
+
+    Raises:
+        ValueError: where an argument is out of range, or the cell does not take it.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        solver: Solver | None = None,
+        cell: Callable[..., RecurrentCell] = LiquidCell,
+        wiring: Wiring | Sequence[Wiring | None] | None = None,
+        batch_first: bool = True,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        projection: int | nn.Module | None = None,
+        recompute: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.input_size = check_count("input_size", input_size)
+        self.hidden_size = check_count("hidden_size", hidden_size)
+        self.num_layers = check_count("num_layers", num_layers)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), not {dropout}")
+        if dropout and num_layers == 1:
+            warnings.warn(
+                f"dropout={dropout} acts between layers, and there is only one", stacklevel=2
+            )
+        self.batch_first = batch_first
+        self.dropout = dropout
+        self.bidirectional = bidirectional
+        self.recompute = recompute
+        directions = 2 if bidirectional else 1
+        self.cells = nn.ModuleList()  # layer 0, layer 0 backwards, layer 1, ...
+        for layer, wires in enumerate(wirings_of_layers(wiring, num_layers)):
+            size = input_size if layer == 0 else directions * hidden_size
+            for _ in range(directions):
+                self.cells.append(make_cell(cell, size, hidden_size, solver, wires))
+        if isinstance(projection, int) and self._feature_axes > 1:
+            raise ValueError(
+                f"{type(self.cells[0]).__name__} gives maps: projection must be a module that "
+                f"takes maps, such as a convolution, not {projection}"
+            )
+        if isinstance(projection, int):
+            width = check_count("projection", projection)
+            self.projection: nn.Module | None = nn.Linear(directions * hidden_size, width)
+        elif projection is None or isinstance(projection, nn.Module):
+            self.projection = projection
+        else:
+            raise ValueError(f"projection must be a size or a module, not {projection!r}")
+        owned = self.cells if isinstance(projection, nn.Module) else self
+        owned.to(device=device, dtype=dtype)
+
+    def forward(
+        self,
+        x: Tensor | PackedSequence,
+        h0: Tensor | None = None,
+        durations: Tensor | PackedSequence | None = None,
+    ) -> tuple[Tensor | PackedSequence, Tensor]:
+        """Run over the sequences.
+
+        Args:
+            x: ``(B, T, I)``; ``(T, I)`` unbatched; or a packed sequence, with data ``(N, I)``.
+            h0: ``(num_layers * D, B, H)``; at rest if None. ``(num_layers * D, H)`` unbatched.
+            durations: ``(B, T)``, how long each input acts, in the cell's unit of time; 1 each if
+                None. ``(T,)`` unbatched; for a packed sequence packed with the same lengths, data
+                ``(N,)`` or ``(N, 1)``, or padded, where what is beyond a length is not used.
+
+        Without ``batch_first`` T comes before B in x, durations and outputs. For a cell on maps
+        ``(C, height, width)`` they take the place of I, and those of the state that of H.
+
+        Returns:
+            the states of the top layer after each input, ``(B, T, D * H)`` with the directions
+            side by side, projected; and h_n, like h0: the last state of every layer and
+            direction, of each sample at its own end.
+
+        Raises:
+            ValueError: where a shape or length does not fit, the sequence is empty, or a duration
+                is negative or not finite.
+            SolverError: where the cell's solver fails.
+        """
+        steps, data, h_n = self._run(x, h0, durations)
+        if self.projection is not None:
+            lead = data.shape[: -self._feature_axes]
+            data = self.projection(data.flatten(0, len(lead) - 1)).unflatten(0, lead)
+        return steps.give_data(data), steps.give_state(h_n)
+
+    def last(
+        self,
+        x: Tensor | PackedSequence,
+        h0: Tensor | None = None,
+        durations: Tensor | PackedSequence | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Run over the sequences, as :meth:`forward`, for the last state of each alone.
+
+        Returns:
+            the last state of the top layer, ``(B, D * H)``, projected: of each direction at its
+            own end, so that both have seen the whole sequence; and h_n as :meth:`forward`.
+
+        Raises:
+            as :meth:`forward`.
+        """
+        steps, _, h_n = self._run(x, h0, durations)
+        directions = 2 if self.bidirectional else 1
+        out = torch.cat(h_n[-directions:].unbind(), dim=-self._feature_axes)  # (B, D * H)
+        if self.projection is not None:
+            out = self.projection(out)
+        return steps.give_state(out.unsqueeze(0)).squeeze(0), steps.give_state(h_n)
+
+    @property
+    def _feature_axes(self) -> int:
+        return cast(RecurrentCell, self.cells[0]).feature_axes
+
+    def _run(
+        self,
+        x: Tensor | PackedSequence,
+        h0: Tensor | None,
+        durations: Tensor | PackedSequence | None,
+    ) -> tuple[Steps, Tensor, Tensor]:
+        """The steps of x, the outputs of the top layer, and h_n, in the order of the steps."""
+        axes = self._feature_axes
+        steps, data = steps_of(x, axes, self.input_size, batch_first=self.batch_first)
+        starts = self._starts(steps, h0, tuple(data.shape[-axes:]))
+        times = self._times(steps, durations)
+        backwards = None
+        if self.bidirectional and times is not None:
+            backwards = steps.reverse(times)
+        ends: list[Tensor] = []
+        for layer in range(self.num_layers):
+            if layer > 0:
+                data = F.dropout(data, self.dropout, self.training)
+            out, end = self._through(steps, len(ends), data, starts[len(ends)], times)
+            ends.append(end)
+            if self.bidirectional:
+                turned, start = steps.reverse(data), starts[len(ends)]
+                back, end = self._through(steps, len(ends), turned, start, backwards)
+                ends.append(end)
+                out = torch.cat([out, steps.reverse(back)], dim=-axes)
+            data = out
+        return steps, data, torch.stack(ends)
+
+    def _through(
+        self, steps: Steps, index: int, data: Tensor, h: Tensor | None, times: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The states of one cell after each input, and that of each sample at its own end."""
+        cell = cast(RecurrentCell, self.cells[index])
+        again = self.recompute and torch.is_grad_enabled()
+        blocks = steps.blocks(data)
+        spans: Sequence[float | Tensor] = [1.0] * len(blocks)
+        if times is not None:
+            spans = steps.blocks(times)
+        states, ended = [], []
+        for x, span in zip(blocks, spans, strict=True):
+            if h is not None and x.shape[1] < h.shape[0]:
+                ended.append(h[x.shape[1] :])
+                h = h[: x.shape[1]]
+            if again:
+                part, h = _recomputed(cell, x, h, span, math.isqrt(steps.length))
+            else:
+                part = cell.flow(x, h, span)
+                h = part[-1]
+            states.append(part)
+        return steps.join(states), torch.cat([cast(Tensor, h), *reversed(ended)])
+
+    def _starts(
+        self, steps: Steps, h0: Tensor | None, features: tuple[int, ...]
+    ) -> Sequence[Tensor | None]:
+        """The initial state of every cell."""
+        count = len(self.cells)
+        if h0 is None:
+            return [None] * count
+        check_tensor("h0", h0)
+        state = cast(RecurrentCell, self.cells[0]).state_shape(features)
+        expected = (count, *steps.state_axes, *state)
+        if tuple(h0.shape) != expected:
+            raise ValueError(
+                f"h0 must have shape {expected}, layers * directions first, not {tuple(h0.shape)}"
+            )
+        return steps.take_state(h0).unbind()
+
+    def _times(self, steps: Steps, durations: Tensor | PackedSequence | None) -> Tensor | None:
+        """The durations as data, with an axis of 1 for each of a sample's."""
+        if durations is None:
+            return None
+        if not isinstance(durations, (Tensor, PackedSequence)):
+            raise ValueError(
+                f"durations must be a tensor or a PackedSequence, not {type(durations).__name__}"
+            )
+        times = steps.durations(durations)
+        check_durations(times)
+        return times.reshape(*times.shape, *(1,) * self._feature_axes)
+
+    def extra_repr(self) -> str:
+        shown = [f"{self.input_size}, {self.hidden_size}"]
+        usual = {"num_layers": 1, "batch_first": True, "dropout": 0.0}
+        usual |= {"bidirectional": False, "recompute": False}
+        for name, value in usual.items():
+            if getattr(self, name) != value:
+                shown.append(f"{name}={getattr(self, name)}")
+        return ", ".join(shown)
+
+
+def _recomputed(
+    cell: RecurrentCell, x: Tensor, h: Tensor | None, span: float | Tensor, length: int
+) -> tuple[Tensor, Tensor]:
+    """The states under the inputs of a block, and the last; ``length`` steps recorded at a time."""
+    parts = x.split(length)
+    spans = span.split(length) if isinstance(span, Tensor) else [span] * len(parts)
+    # By default the shape of every tensor is noted, to compare it when it is made again: in small
+    # batches those notes take as much memory as the outputs.
+    how: dict[str, Any] = {"use_reentrant": False, "determinism_check": "none"}
+    states = []
+    for part, of_part in zip(parts, spans, strict=True):
+        states.append(checkpoint(cell.flow, part, h, of_part, **how))
+        h = states[-1][-1].clone()  # what is kept for the gradient; a view would keep them all
+    return torch.cat(states), cast(Tensor, h)

@@ -1,0 +1,487 @@
+"""The shipped conformance suite for cells: what is broken fails it, check by check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from liquid_ode.cells import LiquidCell, LiquidField, LTCCell, Wiring, testing
+from liquid_ode.cells.liquid.cell import VectorTarget
+from liquid_ode.cells.liquid.conv import ConvLiquidCell
+from liquid_ode.cells.wiring.masks import masked
+from solvers import TargetPullback
+
+
+def rejects(check: Callable[..., None], make: testing.Make, words: str) -> None:
+    with pytest.raises(AssertionError, match=words):
+        check(make)
+
+
+def test_a_cell_that_is_whole_passes_and_check_cell_finds_one_that_is_not() -> None:
+    testing.check_cell(LiquidCell)
+    for broken in (Flat, Wide, Trusting, Secretive, Centred, Placed, Foresighted, Late):
+        with pytest.raises(AssertionError):
+            testing.check_cell(broken)
+    for broken in (Detached, DriftingCell):
+        with pytest.raises(AssertionError):
+            testing.check_cell(broken)
+
+
+class Flat(LiquidCell):
+    def forward(self, x: Tensor, h0: Tensor | None = None, **more: Any) -> Tensor:
+        return super().forward(x, h0, **more).reshape(-1, self.hidden_size)
+
+
+class Awake(LiquidCell):
+    """Does not start at rest."""
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        return super().flow(x, x.new_ones(x.shape[1], self.hidden_size) if h0 is None else h0, 1.0)
+
+
+class Hasty(LiquidCell):
+    def forward(
+        self, x: Tensor, h0: Tensor | None = None, *, duration: float | Tensor = 0.5
+    ) -> Tensor:
+        return super().forward(x, h0, duration=duration)
+
+
+class Last(LiquidCell):
+    """Gives the last state of a sequence alone."""
+
+    def sequence(self, *given: Any) -> Tensor:
+        return super().sequence(*given)[-1:]
+
+
+def test_wrong_shapes_and_defaults_fail() -> None:
+    rejects(testing.check_shapes, Flat, r"give states of shape \(5,\), not \(1, 5\)")
+    rejects(testing.check_shapes, Awake, "start at zero for 1")
+    rejects(testing.check_shapes, Hasty, "start at zero for 1")
+    rejects(testing.check_shapes, Last, r"give states of shape \(3, 2, 5\), not \(1, 2, 5\)")
+
+
+class Wide(LiquidCell):
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        return super().flow(x, h0, duration).double()
+
+
+class Coarse(LiquidCell):
+    """Float32 is rounded to bfloat16."""
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        states = super().flow(x, h0, duration)
+        return states.bfloat16().to(x.dtype) if x.dtype == torch.float32 else states
+
+
+class Coarsest(LiquidCell):
+    """Under autocast, states are whole numbers."""
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        states = super().flow(x, h0, duration)
+        return states.round() if torch.is_autocast_enabled("cpu") else states
+
+
+class Unfed(LiquidCell):
+    """Under autocast, keeps the recurrent weights from their gradient."""
+
+    def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[LiquidField]:
+        fields = super().fields(x, durations)
+        if torch.is_autocast_enabled("cpu"):
+            return [LiquidField(x.recurrent.detach(), x.drive, x.rate) for x in fields]
+        return fields
+
+
+def test_wrong_dtypes_fail() -> None:
+    rejects(testing.check_dtypes, Wide, "give states of torch.float32, not torch.float64")
+    rejects(testing.check_dtypes, Coarse, "be as accurate as the dtype")
+    rejects(testing.check_dtypes, Coarsest, "under autocast to bfloat16, .* stay close to float32")
+    rejects(testing.check_dtypes, Unfed, "give recurrent a gradient")
+
+
+class Trusting(LiquidCell):
+    """Does not look at its arguments."""
+
+    def sequence(
+        self, x: Tensor, h0: Tensor | None = None, durations: Tensor | None = None
+    ) -> Tensor:
+        times = 1.0 if durations is None else durations.reshape(*x.shape[:2], 1)
+        return self.flow(x, h0, times)
+
+
+class Positive(LiquidCell):
+    def forward(
+        self, x: Tensor, h0: Tensor | None = None, *, duration: float | Tensor = 1.0
+    ) -> Tensor:
+        return super().forward(x, h0, duration=abs(duration))
+
+
+class Mute(LiquidCell):
+    def forward(self, *given: Any, **more: Any) -> Tensor:
+        try:
+            return super().forward(*given, **more)
+        except ValueError:
+            raise ValueError("something is wrong") from None
+
+
+def test_bad_input_that_is_not_refused_fails() -> None:
+    rejects(testing.check_bad_input, Trusting, r"should raise a ValueError .*, not RuntimeError")
+    rejects(testing.check_bad_input, Positive, "'duration' .*'duration': -1.0.*raises nothing")
+    rejects(testing.check_bad_input, Mute, "should say 'x must have shape' .*something is wrong")
+
+
+class Secretive(LiquidCell):
+    """Made of more than its parameters."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.secret = float(torch.rand(()))
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        return super().flow(x * self.secret, h0, duration)
+
+
+class Tiring(LiquidCell):
+    """Remembers that it was called."""
+
+    calls = 0
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        self.calls += 1
+        return super().flow(x / self.calls, h0, duration)
+
+
+class Renamed(LiquidCell):
+    """Another one has other names."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.register_parameter(f"p{id(self)}", nn.Parameter(torch.zeros(1)))
+
+
+def test_cells_that_cannot_be_copied_fail() -> None:
+    class Local(LiquidCell):
+        pass
+
+    rejects(testing.check_copies, Local, "cannot be copied or pickled")
+    rejects(testing.check_copies, Secretive, "after load_state_dict, .* the same states")
+    rejects(testing.check_copies, Tiring, "the same states when it is called again")
+    rejects(testing.check_copies, Renamed, "load each other's state_dict")
+
+
+class Squeezing(LiquidCell):
+    """Takes durations (B,) for those of the features, as ncps does: silently where B = H."""
+
+    def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[LiquidField]:
+        fields = super().fields(x)
+        if durations is not None:
+            for field, time in zip(fields, durations, strict=True):
+                field.rate = field.rate * time.squeeze()
+        return fields
+
+
+class Centred(LiquidCell):
+    """Mixes the samples of a batch, as batch normalisation does."""
+
+    def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[LiquidField]:
+        return super().fields(x - 0.1 * x.mean(1, keepdim=True), durations)
+
+
+class FirstOnly(LiquidCell):
+    """Every sample lives by the duration of the first."""
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        if isinstance(duration, Tensor):
+            duration = duration[:, :1].expand_as(duration)
+        return super().flow(x, h0, duration)
+
+
+class Units(LiquidCell):
+    """Numbers are seconds, tensors are minutes."""
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        return super().flow(x, h0, duration * 60 if isinstance(duration, Tensor) else duration)
+
+
+class CentredMaps(ConvLiquidCell):
+    def fields(self, x: Tensor, durations: Tensor | None = None) -> Any:
+        return super().fields(x - 0.1 * x.mean(1, keepdim=True), durations)
+
+
+def test_samples_that_depend_on_each_other_fail() -> None:
+    for broken in (Squeezing, Centred, CentredMaps):
+        words = "in a batch of 5 should get the state it gets from .* alone, for its own duration"
+        rejects(testing.check_batch_independence, broken, words)
+    rejects(testing.check_batch_independence, FirstOnly, "for its own duration")
+    rejects(testing.check_batch_independence, Units, "a duration as a number and as a tensor")
+
+
+class Placed(LiquidCell):
+    """Its last digits depend on the place of a sample in its batch, by more than kernels do."""
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        places = torch.arange(x.shape[1], dtype=x.dtype).unsqueeze(1)
+        return super().flow(x * (1 + 32 * torch.finfo(x.dtype).eps * places), h0, duration)
+
+
+class Neighbourly(LiquidCell):
+    """Every sample sees a little of the one before it in the batch."""
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        return super().flow(x + 1e-4 * x.roll(1, 1), h0, duration)
+
+
+def test_states_that_depend_on_the_place_in_the_batch_fail() -> None:
+    testing.check_batch_independence(Placed)
+    rejects(testing.check_permutation, Placed, "a batch in another order; in torch.float32 with 32")
+    rejects(testing.check_permutation, Neighbourly, r"they differ by .*, more than \d")
+
+
+class Foresighted(LiquidCell):
+    """Sees the whole sequence at once."""
+
+    def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[LiquidField]:
+        return super().fields(x - 0.1 * x.mean(0), durations)
+
+
+class Forgetful(LiquidCell):
+    """Begins a sequence at rest."""
+
+    def sequence(
+        self, x: Tensor, h0: Tensor | None = None, durations: Tensor | None = None
+    ) -> Tensor:
+        return super().sequence(x, None, durations)
+
+
+def test_sequences_that_differ_from_their_steps_fail() -> None:
+    rejects(testing.check_streaming, Foresighted, "with durations, one step at a time")
+    rejects(testing.check_streaming, Forgetful, "with durations, one step at a time")
+
+
+class Late(LiquidCell):
+    """Time goes on by itself."""
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        return super().flow(x, h0, duration + 1e-9)
+
+
+class Warped(LiquidCell):
+    """Time is another after the first step."""
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        return super().flow(x, h0, duration**2)
+
+
+class OneStep(LiquidCell):
+    """Has a solver, and does without."""
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        fields = self.fields(x, duration if isinstance(duration, Tensor) else None)
+        h = fields[0].rest if h0 is None else h0
+        states = []
+        for field in fields:
+            slope = field(h.new_zeros(()), h)
+            h = h + (slope if isinstance(duration, Tensor) else duration * slope)
+            states.append(h)
+        return torch.stack(states)
+
+
+class OneEulerStep(OneStep):
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.solver = self.solver.with_steps(1)
+
+
+def test_wrong_durations_fail() -> None:
+    rejects(testing.check_durations, Late, r"duration of 0.0 should leave .*, more than 0\b")
+    rejects(testing.check_durations, Warped, r"as many solves of .*\.field\(x\) over these spans")
+    rejects(testing.check_durations, OneStep, "as many solves")
+    words = "accurate solver, the states .* should be those of one long solve"
+    rejects(testing.check_durations, OneEulerStep, words)
+
+
+class Detached(LiquidCell):
+    """Durations of a sequence get no gradient."""
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        if isinstance(duration, Tensor):
+            duration = duration.detach()
+        return super().flow(x, h0, duration)
+
+
+class _Off:
+    """A gradient of the recurrent weights that is a hundredth too large."""
+
+    def __init__(self, exact: TargetPullback) -> None:
+        self.pull, self.exact = exact.pull, exact
+
+    def gradients(self) -> tuple[Tensor, ...]:
+        recurrent, drive = self.exact.gradients()
+        return 1.01 * recurrent, drive
+
+
+class _OffTarget(VectorTarget):
+    def pullback(self) -> TargetPullback:
+        return _Off(super().pullback())
+
+
+class _OffField(LiquidField):
+    kind = _OffTarget
+
+
+class WrongByHand(LiquidCell):
+    """Its gradient is written by hand, and wrong."""
+
+    def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[LiquidField]:
+        return [
+            _OffField(field.recurrent, field.drive, field.rate)
+            for field in super().fields(x, durations)
+        ]
+
+
+class Idle(LiquidCell):
+    """A parameter that nothing uses."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.idle = nn.Parameter(torch.ones(1))
+
+
+class Dead(Idle):
+    """A parameter that changes nothing."""
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        return super().flow(x, h0, duration) + 0 * self.idle
+
+
+class Graphic(LiquidCell):
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        with torch.enable_grad():
+            return super().flow(x, h0, duration)
+
+
+class Graphless(LiquidCell):
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        with torch.no_grad():
+            return super().flow(x, h0, duration)
+
+
+class TwoFaced(LiquidCell):
+    """Computes something else where no gradient is asked for."""
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        return super().flow(x if torch.is_grad_enabled() else 1.001 * x, h0, duration)
+
+
+class _Squares(torch.autograd.Function):
+    """Keeps what its gradient needs where the next call does too."""
+
+    room = torch.empty(0)
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        _Squares.room = _Squares.room.to(x.dtype).resize_(x.shape).copy_(x)
+        return x.square()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return 2 * _Squares.room * grad
+
+
+class Untidy(LiquidCell):
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        return _Squares.apply(super().flow(x, h0, duration))
+
+
+def test_wrong_gradients_fail() -> None:
+    rejects(testing.check_gradients, Untidy, "what it is alone after another call")
+    rejects(testing.check_gradients, Detached, "(?s)2 durations.*with respect to input 2")
+    rejects(testing.check_gradients, WrongByHand, "(?s)3 recurrent.*with respect to input 3")
+    rejects(testing.check_gradients, Idle, "idle of .* gradient, but it is not used, or detached")
+    rejects(testing.check_gradients, Dead, "idle of .* gradient, but it is zero everywhere")
+    rejects(testing.check_gradients, Graphic, "records a graph under")
+    rejects(testing.check_gradients, Graphless, "no gradient reaches the parameters")
+    rejects(testing.check_gradients, TwoFaced, "with and without a graph")
+
+
+def sparse(cell: type, inputs: int, hidden: int) -> Any:
+    return cell(inputs, hidden, wiring=Wiring.random(hidden, sparsity=0.6, seed=1))
+
+
+class Wired(LiquidCell):
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__(inputs, hidden, wiring=Wiring.random(hidden, sparsity=0.6, seed=1))
+
+    def of(self, weight: Tensor, mask: Tensor | None) -> Tensor:
+        return masked(weight, mask)
+
+    def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[LiquidField]:
+        recurrent = self.of(self.recurrent, self.recurrent_mask)
+        return [
+            LiquidField(recurrent, field.drive, field.rate)
+            for field in super().fields(x, durations)
+        ]
+
+
+class IgnoringCell(Wired):
+    def of(self, weight: Tensor, mask: Tensor | None) -> Tensor:
+        return weight
+
+
+class DriftingCell(Wired):
+    """Starts with weights outside the wiring, which decay."""
+
+    def _draw_own(self) -> None:
+        super()._draw_own()
+        nn.init.orthogonal_(self.recurrent)
+
+
+class LeakingCell(Wired):
+    """Keeps the gradient from weights outside the wiring, but not the weights from the states."""
+
+    def of(self, weight: Tensor, mask: Tensor | None) -> Tensor:
+        assert mask is not None
+        return torch.where(mask, weight, weight.detach())
+
+
+class TransposedCell(Wired):
+    def of(self, weight: Tensor, mask: Tensor | None) -> Tensor:
+        assert mask is not None
+        return masked(weight, mask.t())
+
+    def _draw_own(self) -> None:
+        super()._draw_own()
+        with torch.no_grad():
+            assert self.recurrent_mask is not None
+            nn.init.orthogonal_(self.recurrent).mul_(self.recurrent_mask.t())
+
+
+class MasklessCell(Wired):
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__(inputs, hidden)
+        self.recurrent_mask = None
+
+
+class LTCOfWeightsAlone(LTCCell):
+    """Masks the strength of a synapse; its other numbers start anywhere, and decay."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__(inputs, hidden, wiring=Wiring.random(hidden, sparsity=0.6, seed=1))
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.uniform_(self.get_parameter("mu"), 0.3, 0.8)
+
+
+def test_wirings_that_do_not_hold_fail() -> None:
+    testing.check_masks(Wired)
+    testing.check_masks(LiquidCell)
+    rejects(testing.check_masks, IgnoringCell, "leaves out 15 connections, but only 0 entries")
+    rejects(testing.check_masks, DriftingCell, "15 entries of recurrent .* are not zero after")
+    rejects(testing.check_masks, LeakingCell, "should have no influence")
+    rejects(testing.check_masks, TransposedCell, "whether neuron j drives neuron i, but it does")
+    rejects(testing.check_masks, MasklessCell, "neither it nor its parts have a buffer")
+    rejects(testing.check_masks, LTCOfWeightsAlone, "15 entries of mu .* are not zero after")
