@@ -23,7 +23,7 @@ from solvers.catalogue import (
 )
 from solvers.fields.base import QuasilinearField, RelaxationField, SemilinearField, VectorField
 from solvers.fields.batch_parts import ParameterisedField, SelectableField
-from solvers.fields.derivatives import LeakPullback, PullbackFunction, TargetPullback
+from solvers.fields.derivatives import Pullback, PullbackFunction
 from solvers.gradients.adjoint import BacksolveAdjoint
 from solvers.gradients.hand_written import HandWritten
 from solvers.gradients.modes import Backpropagation, Checkpointing, GradientMode
@@ -83,7 +83,6 @@ __all__ = [
     "HandWritten",
     "Heun",
     "HeunEuler",
-    "LeakPullback",
     "LearnedMethod",
     "LearnedSolver",
     "Method",
@@ -91,6 +90,7 @@ __all__ = [
     "NativeSolver",
     "ParameterisedField",
     "Problem",
+    "Pullback",
     "PullbackFunction",
     "QuasilinearField",
     "Ralston",
@@ -109,7 +109,6 @@ __all__ = [
     "Status",
     "StepResult",
     "StepSizeRule",
-    "TargetPullback",
     "TorchDiffEq",
     "Tsit5",
     "Uniform",

@@ -15,8 +15,9 @@ class Euler(NativeSolver, method=RungeKutta(tableaus.EULER), step_size=GradientS
     """Explicit Euler, order 1: y1 = y + dt f(t, y).
 
     The default solver. Its steps adapt to the size of dy/dt (:class:`GradientScaled`); with
-    ``step_size=Uniform(5)`` they are equal. Stable for the leak of a liquid cell where
-    dt < 2 tau.
+    ``step_size=Uniform(5)`` they are equal, and stable for the leak of a liquid cell where
+    dt < 2 tau. With the steps of the default a step towards the target of a relaxation field,
+    such as a liquid cell's, ends there at the latest: the state stays bounded over any time span.
     """
 
 

@@ -13,13 +13,16 @@ from solvers.fields.batch_parts import Rows
 Own = TypeVar("Own", bound="PullbackFunction")
 
 
-class TargetPullback(Protocol):
-    """Pulls gradients back through the targets of one solve, last evaluation first."""
+class Pullback(Protocol):
+    """Pulls gradients back through the evaluations of one solve, the last one first."""
 
-    def pull(self, y: Tensor, target: Tensor, grad: Tensor, base: Tensor) -> Tensor:
-        """base + J^T grad with J = d target / dy, adding to the gradients of the tensors.
+    def pull(
+        self, y: Tensor, values: tuple[Tensor, ...], grads: tuple[Tensor, ...], base: Tensor
+    ) -> Tensor:
+        """base + J^T grads with J = d values / dy, adding to the gradients of the tensors.
 
-        ``grad`` and ``base`` may be overwritten.
+        ``values`` are the target, and of a quasilinear field the gain, at ``y``. ``grads`` and
+        ``base`` may be overwritten.
         """
 
     def gradients(self) -> tuple[Tensor, ...]:
@@ -29,32 +32,11 @@ class TargetPullback(Protocol):
         """
 
 
-class LeakPullback(Protocol):
-    """Pulls gradients back through targets and gains of one solve, last evaluation first."""
-
-    def pull(
-        self,
-        y: Tensor,
-        target: Tensor,
-        gain: Tensor,
-        target_grad: Tensor,
-        gain_grad: Tensor,
-        base: Tensor,
-    ) -> Tensor:
-        """base + J^T (target_grad, gain_grad) with J = d (target, gain) / dy.
-
-        It adds to the gradients of the tensors. The last three may be overwritten.
-        """
-
-    def gradients(self) -> tuple[Tensor, ...]:
-        """As those of :class:`TargetPullback`."""
-
-
 class PullbackFunction(ABC):
     """The function of a relaxation field, made of tensors, that knows how gradients flow to them.
 
-    That of a :class:`solvers.SemilinearField` gives the target, and a :class:`TargetPullback`;
-    that of a :class:`solvers.QuasilinearField` target and gain, and a :class:`LeakPullback`.
+    That of a :class:`solvers.SemilinearField` gives the target, that of a
+    :class:`solvers.QuasilinearField` target and gain.
 
     A subclass computes its result from ``tensors`` and ``y`` alone: it takes no notice of t. The
     target is a new tensor each time, which a solver may overwrite.
@@ -83,7 +65,7 @@ class PullbackFunction(ABC):
         """The function of the samples ``rows``."""
 
     @abstractmethod
-    def pullback(self) -> Any:
+    def pullback(self) -> Pullback:
         """A fresh accumulator for one backward sweep."""
 
 

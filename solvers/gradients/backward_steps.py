@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from solvers.fields.base import QuasilinearField, RelaxationField
-from solvers.fields.derivatives import LeakPullback, PullbackFunction, TargetPullback
+from solvers.fields.derivatives import Pullback, PullbackFunction
 from solvers.loop.solve_state import SolveState
 from solvers.loop.step import Step
 from solvers.methods.arithmetic import Increment
@@ -73,80 +73,51 @@ Sweep = tuple[Tensor, tuple[Tensor, ...]]
 """The gradients of y0, and of the rate and the tensors of the field's function."""
 
 
-def sweep_of(method: Relaxation, field: RelaxationField) -> TargetSweep | LeakSweep:
-    """The sweep for a field that knows its derivative."""
-    return (LeakSweep if isinstance(field, QuasilinearField) else TargetSweep)(method, field)
+def sweep(method: Relaxation, field: RelaxationField, steps: Trajectory, grad: Tensor) -> Sweep:
+    """Back through the steps of a field that knows its derivative.
 
+    With z = dt rate, times the gain of a quasilinear field, and y1 = y + w(z) (u - y):
+    dL/du = g w,  dL/dz = g (u - y) w'(z),  dL/dgain = dL/dz dt rate,  dL/drate = sum dL/dz dt gain,
+    dL/dy = g - g w + J^T (dL/du, dL/dgain).
 
-def _pullback(field: RelaxationField) -> Any:
-    return cast(PullbackFunction, field.function).pullback()
-
-
-class TargetSweep:
-    """Through a semilinear field.
-
-    With y1 = y + w(rate dt) (u - y):  dL/du = g w,  dL/dy = g - g w + J^T (g w),
-    dL/drate = sum g w'(rate dt) dt (u - y).
+    Args:
+        method: of the steps.
+        field: what they solved.
+        steps: as they were taken.
+        grad: that of the last state; overwritten, since few arrays stay in the cache.
     """
-
-    def __init__(self, method: Relaxation, field: RelaxationField) -> None:
-        self.method = method
-        self.bound = BoundRelaxation(method, field)
-        self.pullback: TargetPullback = _pullback(field)
-
-    def run(self, steps: Trajectory, grad: Tensor) -> Sweep:
-        """``grad`` is that of the last state, and is overwritten: few arrays stay in the cache."""
-        rate_grad: Tensor | None = None
-        gathered: Tensor | None = None  # sum of g (u - y) over steps of one size
-        sizes = steps.sizes
-        for index in range(len(sizes) - 1, -1, -1):
-            y, target, dt = steps.states[index], steps.targets[index], sizes[index]
-            weight = self.bound.weights(dt, y)
-            gap = target - y
+    bound = BoundRelaxation(method, field)
+    pullback: Pullback = cast(PullbackFunction, field.function).pullback()
+    rate_grad: Tensor | None = None
+    gathered: Tensor | None = None  # over steps of one size
+    sizes = steps.sizes
+    for index in range(len(sizes) - 1, -1, -1):
+        y, target, dt = steps.states[index], steps.targets[index], sizes[index]
+        ratio, weight = scale, _ = bound.weights(dt, y)
+        gap = target - y
+        values: tuple[Tensor, ...] = (target,)
+        gain_grad = None
+        if steps.gains:
+            gain = steps.gains[index]
+            ratio = scale * gain
+            weight = method.weight(ratio)
+            values = target, gain
+            of_ratio = method.weight_pull(grad * gap, ratio, weight)
+            gathered = of_ratio * gain if gathered is None else gathered.addcmul_(of_ratio, gain)
+            gain_grad = of_ratio.mul_(scale)
+        else:
             gathered = grad * gap if gathered is None else gathered.addcmul_(grad, gap)
-            if isinstance(dt, Tensor) or index == 0 or sizes[index - 1] != dt:
-                gathered = self._times_slope(gathered, weight, dt)
-                rate_grad = gathered if rate_grad is None else rate_grad.add_(gathered)
-                gathered = None
-            pulled = torch.mul(grad, weight, out=gap)
-            grad = self.pullback.pull(y, target, pulled, grad.sub_(pulled))
-        return grad, (cast(Tensor, rate_grad), *self.pullback.gradients())
-
-    def _times_slope(self, gathered: Tensor, weight: Tensor, dt: Increment) -> Tensor:
-        """w'(rate dt) dt times what was gathered."""
-        if self.method.explicit:
-            return gathered.mul_(dt)
-        return gathered.mul_(self.method.weight_slope(weight)).mul_(dt)
-
-
-class LeakSweep:
-    """Through a quasilinear field.
-
-    With y1 = y + w(z) (u - y), z = dt rate gain, and s = g (u - y) w'(z):  dL/du = g w,
-    dL/dgain = s dt rate,  dL/dy = g - g w + J^T (dL/du, dL/dgain),  dL/drate = sum s dt gain.
-    """
-
-    def __init__(self, method: Relaxation, field: RelaxationField) -> None:
-        self.method = method
-        self.bound = BoundRelaxation(method, field)
-        self.pullback: LeakPullback = _pullback(field)
-
-    def run(self, steps: Trajectory, grad: Tensor) -> Sweep:
-        """``grad`` is that of the last state, and is overwritten."""
-        rate_grad: Tensor | None = None
-        gathered: Tensor | None = None  # sum of s gain over steps of one size
-        sizes = steps.sizes
-        for index in range(len(sizes) - 1, -1, -1):
-            y, target, dt = steps.states[index], steps.targets[index], sizes[index]
-            gain, scale = steps.gains[index], self.bound.weights(dt, y)
-            weight = self.method.weight(scale * gain)
-            slope = self.method.weight_slope(weight).mul_((target - y).mul_(grad))
-            gathered = slope * gain if gathered is None else gathered.addcmul_(slope, gain)
-            if isinstance(dt, Tensor) or index == 0 or sizes[index - 1] != dt:
-                gathered = gathered.mul_(dt)
-                rate_grad = gathered if rate_grad is None else rate_grad.add_(gathered)
-                gathered = None
-            pulled = weight.mul_(grad)
-            grad = grad.sub_(pulled)
-            grad = self.pullback.pull(y, target, gain, pulled, slope.mul_(scale), grad)
-        return grad, (cast(Tensor, rate_grad), *self.pullback.gradients())
+        if isinstance(dt, Tensor) or index == 0 or sizes[index - 1] != dt:
+            if gain_grad is None:
+                gathered = method.weight_pull(gathered, ratio, weight)
+            if rate_grad is None:
+                rate_grad = gathered.mul_(dt)
+            elif isinstance(dt, Tensor):
+                rate_grad.addcmul_(gathered, dt)
+            else:
+                rate_grad.add_(gathered, alpha=dt)
+            gathered = None
+        target_grad = torch.mul(grad, weight, out=gap)
+        grads = (target_grad,) if gain_grad is None else (target_grad, gain_grad)
+        grad = pullback.pull(y, values, grads, grad.sub_(target_grad))
+    return grad, (cast(Tensor, rate_grad), *pullback.gradients())

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from solvers.fields.base import RelaxationField, VectorField
 from solvers.fields.derivatives import knows_derivative
-from solvers.gradients.backward_steps import Trajectory, sweep_of
+from solvers.gradients.backward_steps import Trajectory, sweep
 from solvers.gradients.cache_chunks import row_chunks
 from solvers.gradients.hand_written import HandWritten
 from solvers.loop.integration import Integration
@@ -60,7 +60,7 @@ def solve_chain(integration: Integration, fields: Sequence[VectorField]) -> Tens
         return None
     if y0.numel() < _SMALL and not _records(y0, cast(Sequence[RelaxationField], fields)):
         return None  # nothing to write over that would not be in the cache anyway
-    method = integration.method.bind(fields[0]).method
+    method = integration.bind(fields[0]).method
     if not isinstance(method, Relaxation):
         return None
     links = _Links.of(cast(Sequence[RelaxationField], fields))
@@ -189,7 +189,7 @@ class _Chain(HandWritten):
                 own = grads[end, rows] if len(self.chunks) > 1 else grads[end]
                 pulled = own.clone() if pulled is None else pulled.add_(own)
                 trajectory = Trajectory.taken_from(saved, sizes.pop(), parts[end])
-                pulled, gradients = sweep_of(self.method, parts[end]).run(trajectory, pulled)
+                pulled, gradients = sweep(self.method, parts[end], trajectory, pulled)
                 for place, value in zip(self.links.places[end], gradients, strict=True):
                     sums[place] = _added(sums[place], value, last=place in self.links.once)
             sweeps.insert(0, [pulled, *sums])

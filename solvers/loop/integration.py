@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solvers.fields.base import VectorField
 from solvers.loop.events import Event
 from solvers.loop.finished_samples import (
     end_samples,
@@ -27,7 +28,7 @@ from solvers.loop.saved_times import at_start, records_of_step, stack_records
 from solvers.loop.solve_state import SolveState
 from solvers.loop.step import Step, time_of, try_compiled, try_step
 from solvers.methods.arithmetic import seen_time
-from solvers.methods.base import Method
+from solvers.methods.base import BoundMethod, Method
 from solvers.methods.interpolation import Path
 from solvers.solution import (
     SUCCESS,
@@ -87,6 +88,11 @@ class Integration:
         """Where the solve stands once no sample has steps to take."""
         return drive(self._advance, self._running, self._begin())
 
+    def bind(self, field: VectorField) -> BoundMethod:
+        """The method on a field, as the rule wants it."""
+        rule = self.rule
+        return self.method.bind(field, controlled=rule.controlled, bounded=rule.bounded)
+
     @property
     def _droppable(self) -> bool:
         return self.problem.selectable
@@ -112,7 +118,7 @@ class Integration:
     def _begin(self) -> SolveState:
         problem = self.problem
         field, y0, (t0, t1) = problem.field, problem.y0, problem.t_span
-        bound = self.method.bind(field, controlled=self.rule.controlled)
+        bound = self.bind(field)
         start = self.rule.start(bound, problem.t_span, y0)
         at = SolveState(
             bound,

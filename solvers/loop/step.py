@@ -92,9 +92,11 @@ def _propose(
     """The rule's step, in the dtype of the state."""
     if not rule.needs_derivative:
         dt = rule.propose(control, None)
-    else:
+    elif torch.is_grad_enabled():
         with torch.no_grad():  # the size of a step carries no gradient
             dt = rule.propose(control, bound.derivative(y, first).detach())
+    else:
+        dt = rule.propose(control, bound.derivative(y, first))
     return dt.to(y.dtype) if isinstance(dt, Tensor) else dt
 
 

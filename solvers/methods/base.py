@@ -85,7 +85,9 @@ class Method(ABC):
         ends = self.derivative(field, y, first), self.derivative(field, result.y, result.last)
         return Path(y, dt, hermite, (result.y, *ends))
 
-    def bind(self, field: VectorField, *, controlled: bool = False) -> BoundMethod:
+    def bind(
+        self, field: VectorField, *, controlled: bool = False, bounded: bool = False
+    ) -> BoundMethod:
         """The method on one field, for one solve; it may keep what does not change between steps.
 
         Args:
@@ -93,6 +95,7 @@ class Method(ABC):
             controlled: whether the steps are sized by their error, so that their values are read,
                 which no function transform allows: the method may then write over its own arrays
                 where no gradient is recorded.
+            bounded: whether a step of explicit Euler towards a target ends there at the latest.
 
         Raises:
             ValueError: where the method cannot solve this field.

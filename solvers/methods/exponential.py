@@ -38,7 +38,9 @@ class ExponentialRungeKutta(TableauMethod, SemilinearMethod):
     ) -> StepResult:
         return self.bind(field).step(t, y, dt, first)
 
-    def bind(self, field: VectorField, *, controlled: bool = False) -> BoundMethod:
+    def bind(
+        self, field: VectorField, *, controlled: bool = False, bounded: bool = False
+    ) -> BoundMethod:
         self.check(field)
         return _BoundExponential(self, field)
 

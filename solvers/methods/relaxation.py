@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from solvers.fields.base import QuasilinearField, RelaxationField, VectorField, evaluate
+from solvers.fields.base import QuasilinearField, VectorField, evaluate
 from solvers.methods.arithmetic import Increment
 from solvers.methods.base import BoundMethod, StepResult
 from solvers.methods.interpolation import Path
@@ -21,27 +21,23 @@ class Relaxation(SemilinearMethod):
     """One step of a semilinear field towards its target: y1 = y + w(dt/tau) (target - y).
 
     On a quasilinear field 1/tau is rate times gain, both at the start of the step. The weight w
-    tells the methods apart: z is explicit Euler, 1 - exp(-z) exponential Euler, z / (1 + z)
-    semi-implicit Euler.
+    tells the methods apart: z is explicit Euler, min(z, 1) the same no further than the target,
+    1 - exp(-z) exponential Euler, z / (1 + z) semi-implicit Euler. With 0 <= w <= 1 a step stays
+    between state and target, however long it is.
 
     Args:
         name: for messages.
         weight: w as a function of z.
-        weight_slope: dw/dz as a function of w.
+        weight_pull: dL/dz as a function of dL/dw, which it may overwrite, and of z and w.
         overwrites: whether a step may be written over the target, where no gradient is recorded.
     """
 
     name: str
     weight: Callable[[Tensor], Tensor]
-    weight_slope: Callable[[Tensor], Tensor]
+    weight_pull: Callable[[Tensor, Tensor, Tensor], Tensor]
     order: int = 1
     stages: int = 1
     overwrites: bool = False
-
-    @property
-    def explicit(self) -> bool:
-        """Whether it is explicit Euler, whose step is dt times the slope."""
-        return self.weight is EXPLICIT_EULER.weight
 
     def check(self, field: VectorField) -> None:
         if not isinstance(field, QuasilinearField):
@@ -52,13 +48,15 @@ class Relaxation(SemilinearMethod):
     ) -> StepResult:
         return self.bind(field).step(t, y, dt, first)
 
-    def bind(self, field: VectorField, *, controlled: bool = False) -> BoundMethod:
+    def bind(
+        self, field: VectorField, *, controlled: bool = False, bounded: bool = False
+    ) -> BoundMethod:
         self.check(field)
         return BoundRelaxation(self, field)
 
 
 class BoundRelaxation(BoundWeights):
-    """Keeps the gain that came with the target, and the slope where a rule asked for it.
+    """Keeps the gain that came with the target.
 
     Attributes:
         gain: that of the last evaluation of a quasilinear field; None of a semilinear one.
@@ -66,14 +64,12 @@ class BoundRelaxation(BoundWeights):
 
     method: Relaxation
     gain: Tensor | None = None
-    _slope: Tensor | None = None
 
     def __init__(self, method: Relaxation, field: VectorField) -> None:
         super().__init__(method, field)
         self._leak = field.leak if isinstance(field, QuasilinearField) else None
 
     def first(self, t: Tensor, y: Tensor) -> Tensor:
-        self._slope = None
         if self._leak is None:
             return self.method.first(self.field, t, y)
         target, self.gain = evaluate(self._leak, t, y, "field.leak(t, y)")
@@ -82,32 +78,27 @@ class BoundRelaxation(BoundWeights):
     def derivative(self, y: Tensor, first: Tensor) -> Tensor:
         if self.gain is not None:
             return (first - y) * self.gain * step_ratio(self.field, 1.0, y)
-        if self.method.overwrites and self.method.explicit:  # the target is not needed again
-            self._slope = first.sub_(y).mul_(cast(RelaxationField, self.field).rate)
-        else:
-            self._slope = super().derivative(y, first)
-        return self._slope
+        return super().derivative(y, first)
 
-    def weigh(self, dt: Increment, y: Tensor) -> Tensor:
-        """w(dt / tau), of the shape and dtype of y; of a quasilinear field dt rate alone."""
+    def weigh(self, dt: Increment, y: Tensor) -> tuple[Tensor, Tensor]:
+        """z = dt / tau, and w(z) of the shape and dtype of y.
+
+        Of a quasilinear field, whose gain belongs to a step, twice dt rate.
+        """
         ratio = step_ratio(self.field, dt, y)
         if self._leak is not None:
-            return ratio
+            return ratio, ratio
         # CUDA's autocast takes expm1 in float32.
-        return self.method.weight(ratio).to(y.dtype).expand_as(y)
+        return ratio, self.method.weight(ratio).to(y.dtype).expand_as(y)
 
     def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> StepResult:
         if self._leak is not None:
             if self.gain is None:  # a step made again, of some of the samples
                 self.first(t, y)
-            weight = self.method.weight(self.gain * self.weights(dt, y))
+            weight = self.method.weight(self.gain * self.weights(dt, y)[0])
             return StepResult(torch.lerp(y, first, weight))
-        slope, over = self._slope, self.method.overwrites
-        if torch.is_grad_enabled():  # the slope that sized the step carries no gradient
-            slope, over = None, False
-        if slope is not None and self.method.explicit and isinstance(dt, Tensor):
-            return StepResult(torch.addcmul(y, slope, dt, out=slope if over else None))
-        return StepResult(torch.lerp(y, first, self.weights(dt, y), out=first if over else None))
+        over = self.method.overwrites and not torch.is_grad_enabled()
+        return StepResult(torch.lerp(y, first, self.weights(dt, y)[1], out=first if over else None))
 
     def path(self, y: Tensor, dt: Increment, first: Tensor, result: StepResult) -> Path:
         """The states within a step: where a shorter step of the same method would have ended."""
@@ -126,23 +117,39 @@ def _itself(z: Tensor) -> Tensor:
     return z
 
 
+def _itself_pull(grad: Tensor, z: Tensor, w: Tensor) -> Tensor:
+    return grad
+
+
+def _at_most_one(z: Tensor) -> Tensor:
+    # At 1, where the step is still Euler's own, clamp's gradient depends on the version of torch.
+    return torch.where(z > 1.0, 1.0, z) if torch.is_grad_enabled() else z.clamp(max=1.0)
+
+
+def _at_most_one_pull(grad: Tensor, z: Tensor, w: Tensor) -> Tensor:
+    # The operation leaves its bounds out; 1 is to be in.
+    above = 1.0 + torch.finfo(z.dtype).eps
+    return torch.ops.aten.hardtanh_backward.grad_input(grad, z, -1.0, above, grad_input=grad)
+
+
 def _gone(z: Tensor) -> Tensor:
     """1 - exp(-z)."""
     return -torch.expm1(-z)
 
 
-def _left(w: Tensor) -> Tensor:
-    return 1 - w
+def _gone_pull(grad: Tensor, z: Tensor, w: Tensor) -> Tensor:
+    return grad.mul_(1 - w)
 
 
 def _implicit(z: Tensor) -> Tensor:
     return z / (1 + z)
 
 
-def _left_squared(w: Tensor) -> Tensor:
-    return (1 - w).square()
+def _implicit_pull(grad: Tensor, z: Tensor, w: Tensor) -> Tensor:
+    return grad.mul_((1 - w).square_())
 
 
-EXPLICIT_EULER = Relaxation("euler", _itself, torch.ones_like)
-EXPONENTIAL_EULER = Relaxation("exponential_euler", _gone, _left)
-SEMI_IMPLICIT_EULER = Relaxation("semi_implicit_euler", _implicit, _left_squared)
+EXPLICIT_EULER = Relaxation("euler", _itself, _itself_pull)
+BOUNDED_EULER = Relaxation("bounded_euler", _at_most_one, _at_most_one_pull)
+EXPONENTIAL_EULER = Relaxation("exponential_euler", _gone, _gone_pull)
+SEMI_IMPLICIT_EULER = Relaxation("semi_implicit_euler", _implicit, _implicit_pull)

@@ -13,7 +13,7 @@ from solvers.fields.base import RelaxationField, VectorField, evaluate
 from solvers.methods.arithmetic import Increment, advance, combine, later
 from solvers.methods.base import BoundMethod, StepResult, TableauMethod
 from solvers.methods.interpolation import Path, polynomial
-from solvers.methods.relaxation import EXPLICIT_EULER
+from solvers.methods.relaxation import BOUNDED_EULER, EXPLICIT_EULER
 from solvers.methods.tableaus import EULER, ButcherTableau
 
 
@@ -55,9 +55,12 @@ class RungeKutta(TableauMethod):
             return super().path(field, y, dt, first, result)
         return Path(y, dt, partial(polynomial, self.tableau.interpolant), result.slopes)
 
-    def bind(self, field: VectorField, *, controlled: bool = False) -> BoundMethod:
+    def bind(
+        self, field: VectorField, *, controlled: bool = False, bounded: bool = False
+    ) -> BoundMethod:
         if self.tableau == EULER and isinstance(field, RelaxationField):
-            return EXPLICIT_EULER.bind(field)  # the same step, in fewer passes
+            # Unbounded the same step, in fewer passes.
+            return (BOUNDED_EULER if bounded else EXPLICIT_EULER).bind(field)
         self.check(field)
         return (_InPlace if controlled else BoundMethod)(self, field)
 

@@ -63,6 +63,9 @@ class StepSizeRule(ABC):
     """Whether the steps depend on their error, so that samples have steps and ends of their own."""
     needs_derivative: ClassVar[bool] = False
     """Whether :meth:`propose` looks at dy/dt."""
+    bounded: ClassVar[bool] = False
+    """Whether a step of explicit Euler towards a target, of a relaxation field, ends there at the
+    latest: as long as a step is no longer than tau it is Euler's own."""
     most_tries: float = math.inf
     """Steps, taken or not, after which every sample ends."""
     shared: bool = False
@@ -170,6 +173,10 @@ class Examined(StepSizeRule):
     def needs_derivative(self) -> bool:  # type: ignore[override]
         return self.rule.needs_derivative
 
+    @property
+    def bounded(self) -> bool:  # type: ignore[override]
+        return self.rule.bounded
+
     def start(self, bound: BoundMethod, span: Span, y0: Tensor) -> Start:
         return self.rule.start(bound, span, y0)
 
@@ -216,6 +223,12 @@ class GradientScaled(BudgetRule):
     d says that equal steps would jump about as far as the whole state (|h| <= 1), that is where
     dt nears or exceeds 2 tau and Euler with equal steps oscillates. That is where it pays.
 
+    Of a relaxation field, dy/dt = (u - y) / tau, explicit Euler then takes y1 = y + min(dt/tau, 1)
+    (u - y): its own step wherever dt <= tau, and never beyond the target u, which the solution
+    does not pass either. So with |u| <= 1 the state keeps |y| <= max(|y0|, 1) over every time
+    span, where steps longer than 2 tau would grow. Of any other field, and with any other
+    method, the steps are as the method makes them.
+
     Args:
         steps: how many, at least 1.
         sharpness: how strongly a large movement shortens the step.
@@ -231,6 +244,7 @@ class GradientScaled(BudgetRule):
     cap: float = 2.0
 
     needs_derivative: ClassVar[bool] = True
+    bounded: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -250,13 +264,12 @@ class GradientScaled(BudgetRule):
         remaining, steps_left, _ = control
         if steps_left == 1 or derivative is None:
             return remaining
-        norm = sample_norm(derivative)
         # The movement d is norm * remaining * unit; the constants are gathered around it.
         unit = math.prod(derivative.shape[1:]) ** -0.5 / steps_left
         left = steps_left - 1
-        moved = norm.to(torch.promote_types(norm.dtype, torch.float32)) * remaining
+        moved = remaining * sample_norm(derivative)
         fourth = moved.clamp(max=self.cap / unit).square().square()  # a NaN stays one
-        phi = fourth * (left * self.sharpness * unit**4) + (1 + left * (1 - self.relax))
+        phi = fourth.mul_(left * self.sharpness * unit**4).add_(1 + left * (1 - self.relax))
         return remaining / phi
 
 

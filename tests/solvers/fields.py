@@ -82,14 +82,9 @@ class _SaturationPullback:
         self.weight, self.grads = weight, [torch.zeros_like(weight), torch.zeros_like(bias)]
 
     def pull(
-        self,
-        y: Tensor,
-        target: Tensor,
-        gain: Tensor,
-        target_grad: Tensor,
-        gain_grad: Tensor,
-        base: Tensor,
+        self, y: Tensor, values: tuple[Tensor, ...], grads: tuple[Tensor, ...], base: Tensor
     ) -> Tensor:
+        (target, _), (target_grad, gain_grad) = values, grads
         inner = target_grad * (1 - target.square())
         self.grads[0] += inner.t() @ y
         self.grads[1] += inner

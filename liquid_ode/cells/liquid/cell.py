@@ -17,7 +17,7 @@ from liquid_ode.cells.base import bounded_tau, of_each
 from liquid_ode.cells.liquid.dynamics import LiquidDynamics, LiquidParameters, LiquidTarget
 from liquid_ode.cells.wiring.masks import masked
 from liquid_ode.cells.wiring.wiring import Wiring
-from solvers import Euler, PullbackFunction, Solver, TargetPullback
+from solvers import Euler, Pullback, PullbackFunction, Solver
 
 
 class VectorTarget(LiquidTarget, PullbackFunction):
@@ -26,7 +26,7 @@ class VectorTarget(LiquidTarget, PullbackFunction):
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         return _tanh(torch.addmm(self.drive, y, self.recurrent.t()))
 
-    def pullback(self) -> TargetPullback:
+    def pullback(self) -> Pullback:
         return _LiquidPullback(self.recurrent)
 
 
@@ -58,7 +58,10 @@ class _LiquidPullback:
         self.recurrent_grad = torch.zeros_like(recurrent, dtype=dtype)
         self.drive_grad: Tensor | None = None
 
-    def pull(self, y: Tensor, target: Tensor, grad: Tensor, base: Tensor) -> Tensor:
+    def pull(
+        self, y: Tensor, values: tuple[Tensor, ...], grads: tuple[Tensor, ...], base: Tensor
+    ) -> Tensor:
+        (target,), (grad,) = values, grads
         inner = torch.ops.aten.tanh_backward.grad_input(grad, target, grad_input=grad)  # (B, H)
         if y.dtype == self.recurrent_grad.dtype:
             self.recurrent_grad.addmm_(inner.t(), y)

@@ -91,14 +91,9 @@ class _LTCPullback:
         self.of_base = torch.zeros_like(base.transpose(0, 1))  # (2, B, H)
 
     def pull(
-        self,
-        y: Tensor,
-        target: Tensor,
-        gain: Tensor,
-        target_grad: Tensor,
-        gain_grad: Tensor,
-        base: Tensor,
+        self, y: Tensor, values: tuple[Tensor, ...], grads: tuple[Tensor, ...], base: Tensor
     ) -> Tensor:
+        (target, gain), (target_grad, gain_grad) = values, grads
         of_drive = torch.div(target_grad, gain, out=target_grad)
         of_gain = gain_grad.addcmul_(of_drive, target, value=-1)
         of_sums = torch.stack((of_gain, of_drive))  # (2, B, H)

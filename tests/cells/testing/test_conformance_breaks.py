@@ -13,7 +13,7 @@ from liquid_ode.cells import LiquidCell, LiquidField, LTCCell, Wiring, testing
 from liquid_ode.cells.liquid.cell import VectorTarget
 from liquid_ode.cells.liquid.conv import ConvLiquidCell
 from liquid_ode.cells.wiring.masks import masked
-from solvers import TargetPullback
+from solvers import Pullback
 
 
 def rejects(check: Callable[..., None], make: testing.Make, words: str) -> None:
@@ -315,7 +315,7 @@ class Detached(LiquidCell):
 class _Off:
     """A gradient of the recurrent weights that is a hundredth too large."""
 
-    def __init__(self, exact: TargetPullback) -> None:
+    def __init__(self, exact: Pullback) -> None:
         self.pull, self.exact = exact.pull, exact
 
     def gradients(self) -> tuple[Tensor, ...]:
@@ -324,7 +324,7 @@ class _Off:
 
 
 class _OffTarget(VectorTarget):
-    def pullback(self) -> TargetPullback:
+    def pullback(self) -> Pullback:
         return _Off(super().pullback())
 
 

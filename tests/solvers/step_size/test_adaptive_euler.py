@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from liquid_ode.cells import LiquidField
-from solvers import Euler, GradientScaled, Uniform
-from tests.solvers.fields import liquid_field, reference
+from solvers import Euler, GradientScaled, QuasilinearField, SemilinearField, Uniform
+from tests.solvers.fields import is_taped, liquid_field, reference
 
 
 class Recorder:
@@ -95,6 +95,55 @@ def suite_errors(
             y = Euler(steps=steps, step_size=rule).solve(field, y0, (0.0, end)).y
             errors.append(float((y - exact).square().mean()))
     return adaptive, uniform
+
+
+def to_target(target: float, tau: float, dtype: torch.dtype = torch.float64) -> SemilinearField:
+    return SemilinearField(lambda t, y: torch.full_like(y, target), torch.tensor(tau, dtype=dtype))
+
+
+@pytest.mark.parametrize("span", [0.5, 8.0, 60.0, 1e6])
+def test_stays_bounded_over_any_time_span_where_equal_steps_grow(span: float) -> None:
+    field = liquid_field(seed=0, tau=(0.1, 5.0))
+    y0 = torch.zeros_like(field.drive)
+    y = Euler(steps=5).solve(field, y0, (0.0, span)).y
+    assert y.abs().max() <= 1 + 1e-14
+    if span > 5:  # tau is at most 5 there
+        assert Euler(step_size=Uniform(5)).solve(field, y0, (0.0, span)).y.abs().max() > 10
+
+
+@pytest.mark.parametrize("gain", [None, 3.0])
+def test_a_step_is_eulers_own_up_to_tau_and_ends_at_the_target_beyond(gain: float | None) -> None:
+    y0 = torch.full((2, 3), -0.25, dtype=torch.float64)
+    for dt in (0.5, 2.0, 2.5, 40.0):
+        field = to_target(0.75, 2.0)
+        if gain is not None:
+            target, strength = torch.full_like(y0, 0.75), torch.full_like(y0, gain)
+            field = QuasilinearField(lambda t, y: (target, strength), 1 / (2.0 * gain))
+        expected = -0.25 + min(dt / 2.0, 1.0)
+        y = Euler(steps=1).solve(field, y0, (0.0, dt)).y
+        torch.testing.assert_close(y, torch.full_like(y, expected), rtol=1e-15, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_gradient_of_a_bounded_step_is_eulers_up_to_tau_and_none_to_it_beyond(
+    dtype: torch.dtype,
+) -> None:
+    taus = torch.tensor([[0.5, 1.0, 1.25]], dtype=dtype, requires_grad=True)  # dt = 1
+    y0 = torch.zeros(1, 3, dtype=dtype, requires_grad=True)
+    by_autograd = SemilinearField(lambda t, y: torch.ones_like(y), taus)
+    Euler(steps=1).solve(by_autograd, y0).y.sum().backward()
+    # y1 = y0 + min(1 / tau, 1) (1 - y0)
+    expected = torch.tensor([[0.0, -1.0, -1 / 1.25**2]], dtype=dtype)
+    torch.testing.assert_close(taus.grad, expected)
+    torch.testing.assert_close(y0.grad, torch.tensor([[0.0, 0.0, 1 - 1 / 1.25]], dtype=dtype))
+    # By hand: a target of 1 is tanh of much.
+    rate = taus.detach().reciprocal().requires_grad_()
+    drive = torch.full((1, 3), 20.0, dtype=dtype)
+    by_hand = LiquidField(torch.zeros(3, 3, dtype=dtype), drive, rate)
+    y = Euler(steps=1).solve(by_hand, y0.detach()).y
+    assert is_taped(y)
+    y.sum().backward()
+    torch.testing.assert_close(rate.grad, torch.tensor([[0.0, 1.0, 1.0]], dtype=dtype))
 
 
 @pytest.mark.parametrize("steps", [3, 5, 7])
