@@ -9,6 +9,19 @@ import torch
 from torch import Tensor
 
 
+def holds(condition: Tensor) -> bool | None:
+    """Whether it holds everywhere; None where values cannot be looked at.
+
+    That is so under a compiler, under a transform such as vmap, and of fake tensors.
+    """
+    if torch.compiler.is_compiling():
+        return None
+    try:
+        return bool(condition.all())
+    except RuntimeError:
+        return None
+
+
 def check_steps(steps: Any, name: str = "steps") -> int:
     """Return a valid number of steps.
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from solvers.checks import holds
 from solvers.fields.batch_parts import Rows, is_selectable, select
 
 Own = TypeVar("Own", bound="RelaxationField")
@@ -129,7 +130,7 @@ class SemilinearField(RelaxationField):
         ):
             raise ValueError(f"tau must be a number or a floating-point tensor, not {tau!r}")
         values = torch.as_tensor(tau)
-        if not _holds((values > 0) & torch.isfinite(values)):
+        if holds((values > 0) & torch.isfinite(values)) is False:
             raise ValueError(
                 "tau must be positive and finite everywhere; "
                 f"its smallest value is {values.min().item():g}. Clamp it first."
@@ -178,7 +179,7 @@ class QuasilinearField(RelaxationField):
                 "QuasilinearField takes (leak, rate)"
             )
         values = torch.as_tensor(rate)
-        if not _holds((values >= 0) & torch.isfinite(values)):
+        if holds((values >= 0) & torch.isfinite(values)) is False:
             raise ValueError(
                 "rate must be finite and at least 0 everywhere; "
                 f"its smallest value is {values.min().item():g}"
@@ -188,16 +189,6 @@ class QuasilinearField(RelaxationField):
     def leak(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         target, gain = self.function(t, y)
         return target, gain
-
-
-def _holds(condition: Tensor) -> bool:
-    """Whether it holds everywhere; True where that cannot be looked at (compilers, vmap)."""
-    if torch.compiler.is_compiling():
-        return True
-    try:
-        return bool(condition.all())
-    except RuntimeError:
-        return True
 
 
 def fitted(field: VectorField, y0: Tensor) -> VectorField:

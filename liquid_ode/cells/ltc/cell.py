@@ -18,7 +18,8 @@ from liquid_ode.cells.base import ODECell, of_each
 from liquid_ode.cells.ltc.conductance import SynapseGradients, Synapses
 from liquid_ode.cells.wiring.masks import clear_unused, masked, register_masks, set_masks
 from liquid_ode.cells.wiring.wiring import Wiring
-from solvers import PullbackFunction, QuasilinearField, SemiImplicitEuler, Solver
+from solvers import PullbackFunction, QuasilinearField, SemiImplicitEuler, Solver, SolverError
+from solvers.checks import holds
 
 # No membrane is without leak or capacitance, whatever the weights become.
 SMALLEST = 1e-8
@@ -115,9 +116,9 @@ class LTCCell(ODECell):
     The conductances gleak, w, sensory_w and the capacitance cm are positive by a softplus of the
     parameters of these names. Semi-implicit Euler, the default with the 6 steps of the
     reference, is the fused update of the paper; every other solver drives the same equation,
-    whose time constants cm / gain are small. Explicit ones with equal steps diverge, without
-    notice, where a step is longer than twice that: at the start take 8 steps for each 16
-    synapses of a neuron and unit of time, or error control.
+    whose time constants cm / gain are small. Explicit ones with equal steps diverge where a step
+    is longer than twice that, which is an error: at the start take 8 steps for each 16 synapses
+    of a neuron and unit of time, or error control.
 
     Args:
         input_size: features of x.
@@ -128,6 +129,7 @@ class LTCCell(ODECell):
 
     Raises:
         ValueError: where a size is below 1, the wiring has another size, or the solver is none.
+        SolverError: on use, where the solver's steps are too long for it.
 
     Reference: Hasani et al., Liquid time-constant networks, AAAI 2021, algorithm 1; the synapses
     are those of Lechner et al., Neural circuit policies, Nature Machine Intelligence 2020.
@@ -136,6 +138,8 @@ class LTCCell(ODECell):
     gleak: nn.Parameter
     vleak: nn.Parameter
     cm: nn.Parameter
+    erev: nn.Parameter
+    sensory_erev: nn.Parameter
     recurrent_mask: Tensor | None
     input_mask: Tensor | None
 
@@ -204,6 +208,23 @@ class LTCCell(ODECell):
         else:
             rates = of_each(durations.to(per_time.dtype) * per_time)
         return [LTCField(synapses, *of_one) for of_one in zip(base, rates, strict=True)]
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        states = super().flow(x, h0, duration)
+        if states.numel() == 0:
+            return states
+        # The dynamics keep every potential between the least and the largest of these.
+        ends = [self.vleak, self.erev, self.sensory_erev, *(() if h0 is None else (h0,))]
+        low = torch.stack([each.detach().amin() for each in ends]).amin()
+        high = torch.stack([each.detach().amax() for each in ends]).amax()
+        if holds((states.detach() - (low + high) / 2).abs().amax() <= 2 * (high - low)) is False:
+            raise SolverError(
+                f"the states left the range [{low:g}, {high:g}], in which the dynamics of an LTC "
+                f"keep them, far behind: the steps of {self.solver} are too long for its time "
+                "constants. Take solvers.SemiImplicitEuler(steps=6), error control such as "
+                "solvers.Tsit5(), or more steps"
+            )
+        return states
 
     def time_constant(self, x: Tensor, h: Tensor) -> Tensor:
         """τ = cm / gain, of the inputs x and the state h: ``(*batch, hidden_size)``, positive."""

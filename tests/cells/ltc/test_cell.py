@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 import solvers
 from liquid_ode import LTCCell, Wiring
 from liquid_ode.cells.ltc import conductance
-from solvers import DormandPrince, ExponentialEuler, Heun, SemiImplicitEuler
+from solvers import DormandPrince, ExponentialEuler, Heun, SemiImplicitEuler, SolverError
 from solvers.gradients import cache_chunks as chunks
 from tests.solvers.fields import is_taped
 
@@ -279,3 +279,18 @@ def test_weights_of_another_wiring_do_not_load() -> None:
     )
     with pytest.raises(ValueError, match="saved by a cell of another wiring"):
         other.load_state_dict(one.state_dict())
+
+
+@pytest.mark.parametrize("solver", ["uniform_euler", "heun", "classic_rk4"])
+def test_explicit_steps_too_long_for_the_time_constants_are_an_error(solver: str) -> None:
+    torch.manual_seed(0)
+    cell = LTCCell(4, 32, solver=solvers.get(solver, steps=3))
+    x = torch.randn(2, 4)
+    words = r"left the range \[-1, 1\].*too long.*SemiImplicitEuler"
+    with pytest.raises(SolverError, match=words):
+        cell(x, duration=10.0)
+    enough = LTCCell(4, 32, solver=solvers.get(solver, steps=400))
+    enough.load_state_dict(cell.state_dict())
+    exact = LTCCell(4, 32, solver=solvers.get("tsit5", rtol=1e-6))
+    exact.load_state_dict(cell.state_dict())
+    torch.testing.assert_close(enough(x), exact(x), rtol=0, atol=0.02)

@@ -117,8 +117,8 @@ def test_a_step_is_eulers_own_up_to_tau_and_ends_at_the_target_beyond(gain: floa
     for dt in (0.5, 2.0, 2.5, 40.0):
         field = to_target(0.75, 2.0)
         if gain is not None:
-            target, strength = torch.full_like(y0, 0.75), torch.full_like(y0, gain)
-            field = QuasilinearField(lambda t, y: (target, strength), 1 / (2.0 * gain))
+            both = torch.full_like(y0, 0.75), torch.full_like(y0, gain)
+            field = QuasilinearField(lambda t, y, both=both: both, 1 / (2.0 * gain))
         expected = -0.25 + min(dt / 2.0, 1.0)
         y = Euler(steps=1).solve(field, y0, (0.0, dt)).y
         torch.testing.assert_close(y, torch.full_like(y, expected), rtol=1e-15, atol=1e-15)
