@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from liquid_ode.cells.base import RecurrentCell
-from liquid_ode.cells.cfc.chain import Chain
 from liquid_ode.cells.cfc.forms import CfCForm, GatedForm, LeCunTanh
 from liquid_ode.cells.wiring.masks import clear_unused, masked, register_masks, set_masks
 from liquid_ode.cells.wiring.wiring import Wiring, check_count
@@ -25,8 +24,10 @@ class CfCCell(RecurrentCell):
         h1 = f (1 - s) + g s,    s = σ(t_a(x') d + t_b(x')),
         f = tanh(W_f x' + b_f),    g = tanh(W_g x' + b_g).
 
-    There is no ODE, so there is no solver, and a duration of 0 does not give h0 back. A duration
-    split in two is two updates, not the same one. Matrices start Xavier-uniform.
+    There is no ODE, so there is no solver, and a duration split in two is two updates, not the
+    same one. A duration of 0 is padding: it leaves the state as it is, to the bit, with no gradient
+    but that of h0. It is not the limit of short durations, which the closed form takes elsewhere,
+    to its values at d = 0. Matrices start Xavier-uniform.
 
     Parameters are named and shaped as in ncps, whose dense cells' ``state_dict`` loads here as it
     is; :func:`liquid_ode.cells.from_ncps.from_ncps` converts the others.
@@ -44,8 +45,7 @@ class CfCCell(RecurrentCell):
         backbone_layers: number of them; 1 if None, or 0 with a wiring.
         backbone_dropout: probability of zeroing a feature after each backbone layer but the first,
             as in ncps, in training (or wherever that ``nn.Dropout`` is told to be in training).
-        activation: makes the activation of a backbone layer: a class such as ``nn.SiLU``. Tanh and
-            LeCun's have a gradient written by hand; with others training takes half as long again.
+        activation: makes the activation of a backbone layer: a class such as ``nn.SiLU``.
         mask_time: whether the wiring also holds for t_a and t_b. ncps masks f and g alone.
         solver: refused; here so that the error can say why.
 
@@ -142,22 +142,58 @@ class CfCCell(RecurrentCell):
         biases = {name: self._linear(name).bias for name in names}
         heads, offsets = (torch.cat([*self.form.fold(of, alike)]) for of in (weights, biases))
         linears, acts = _layers(self.backbone)
-        known = all(type(act) in TANHS for act in acts)
-        chain = Chain(self.form, None if known else acts, alike)
         maps = [*((linear.weight, linear.bias) for linear in linears), (heads, offsets)]
-        (weight, bias), *rest = _scaled(maps, acts) if known else maps
+        (weight, bias), *rest = _scaled(maps, acts)
         inputs = F.linear(x, weight[:, : self.input_size], bias)  # (T, B, F)
-        dtype = inputs.dtype
-        if h0 is None:
-            h0 = inputs.new_zeros(x.shape[1], self.hidden_size)
-        return chain.run(
-            inputs,
-            duration.to(dtype) if isinstance(duration, Tensor) else None,
-            h0.to(dtype),
-            weight[:, self.input_size :].to(dtype),
-            [tensor.to(dtype) for pair in rest for tensor in pair],
-            [getattr(self, name).to(dtype) for name in self.form.vectors],
-        )
+        h = inputs.new_zeros(x.shape[1], self.hidden_size) if h0 is None else h0.to(inputs.dtype)
+        if alike == 0:
+            return h.repeat(x.shape[0], 1, 1)  # not h0 itself
+        used = [weight[:, self.input_size :].t()]
+        used += [tensor for weight, bias in rest for tensor in (weight.t(), bias)]
+        used += [getattr(self, name) for name in self.form.vectors]
+        functions = [torch.tanh if type(act) in TANHS else act for act in acts]
+        return self._steps(inputs, duration, h, used, functions)
+
+    def _steps(
+        self,
+        inputs: Tensor,
+        duration: float | Tensor,
+        h: Tensor,
+        used: Sequence[Tensor],
+        acts: Sequence[Callable[[Tensor], Tensor]],
+    ) -> Tensor:
+        """The states of h = form(z_k) with z_1 = x_t + W_1 h and z_i = W_i act(z_{i-1}) + b_i.
+
+        Args:
+            inputs: x_t, ``(T, B, F)``.
+            duration: of every step, or ``(T, B, 1)``.
+            h: before the first step, ``(B, H)``.
+            used: W_1, W_2, b_2, W_3, b_3 and so on, transposed, then the vectors of the form.
+            acts: between two maps.
+        """
+        steps, dtype = len(inputs), inputs.dtype
+        group = steps
+        if dtype.itemsize < 4:  # else a sum of many gradients is rounded at every step
+            group, used = GROUP, [tensor.float() for tensor in used]
+        durations: Sequence[float | Tensor] = [cast(float, duration)] * steps
+        passing: Sequence[Tensor | None] = [None] * steps
+        if isinstance(duration, Tensor):
+            durations, passing = duration.to(dtype).unbind(), (duration > 0).unbind()
+        states = []
+        for step, x in enumerate(inputs.unbind()):
+            if step % group == 0:
+                first, *others = (tensor.to(dtype) for tensor in used)
+                maps, vectors = others[: 2 * len(acts)], others[2 * len(acts) :]
+            z = torch.addmm(x, h, first)
+            for act, weight, bias in zip(acts, maps[::2], maps[1::2], strict=True):
+                z = torch.addmm(bias, act(z), weight)
+            new, passes = (
+                self.form.state(z, durations[step], vectors, self.hidden_size),
+                passing[step],
+            )
+            h = new if passes is None else torch.where(passes, new, h)
+            states.append(h)
+        return torch.stack(states)
 
     def _linear(self, name: str) -> nn.Linear:
         return cast(nn.Linear, self.get_submodule(name))
@@ -183,13 +219,17 @@ TANHS: dict[type, tuple[float, float]] = {
 """Slope and gain of the activations gain tanh(slope x)."""
 
 
+GROUP = 8
+"""Steps whose gradients are added up in half precision, before float32 takes their sum."""
+
+
 def _scaled(
     maps: Sequence[tuple[Tensor, Tensor]], acts: Sequence[nn.Module]
 ) -> list[tuple[Tensor, Tensor]]:
-    """The maps with the slope of the activation after them and the gain of that before them."""
+    """The maps with the slope of a tanh after them and the gain of one before them."""
     scaled, before = [], 1.0
     for (weight, bias), act in zip(maps, [*acts, None], strict=True):
-        slope, gain = (1.0, 1.0) if act is None else TANHS[type(act)]
+        slope, gain = TANHS.get(type(act), (1.0, 1.0))
         scaled.append((_times(weight, slope * before), _times(bias, slope)))
         before = gain
     return scaled

@@ -74,14 +74,8 @@ class BlendingForm(CfCForm):
         return self.blend(torch.tanh(f), torch.tanh(g), torch.sigmoid(logit))
 
     @abstractmethod
-    def blend(self, f: Tensor, g: Tensor, s: Tensor, out: Tensor | None = None) -> Tensor:
+    def blend(self, f: Tensor, g: Tensor, s: Tensor) -> Tensor:
         """The new state of f, g and s, each ``(B, H)``."""
-
-    @abstractmethod
-    def pull(
-        self, grad: Tensor, f: Tensor, g: Tensor, s: Tensor, out: tuple[Tensor, Tensor, Tensor]
-    ) -> None:
-        """Write the gradients of f, g and s, given that of :meth:`blend`, to ``out``."""
 
 
 @dataclass(frozen=True)
@@ -92,16 +86,8 @@ class GatedForm(BlendingForm):
     Intelligence 2022 (CfC), with the logit of the gate as in ncps: linear in the duration.
     """
 
-    def blend(self, f: Tensor, g: Tensor, s: Tensor, out: Tensor | None = None) -> Tensor:
-        return torch.lerp(f, g, s, out=out)
-
-    def pull(
-        self, grad: Tensor, f: Tensor, g: Tensor, s: Tensor, out: tuple[Tensor, Tensor, Tensor]
-    ) -> None:
-        of_f, of_g, of_s = out
-        torch.mul(grad, s, out=of_g)
-        torch.sub(grad, of_g, out=of_f)
-        torch.sub(g, f, out=of_s).mul_(grad)
+    def blend(self, f: Tensor, g: Tensor, s: Tensor) -> Tensor:
+        return torch.lerp(f, g, s)
 
 
 @dataclass(frozen=True)
@@ -111,16 +97,8 @@ class NoGateForm(BlendingForm):
     Reference: Hasani et al. 2022, the variant CfC-noGate.
     """
 
-    def blend(self, f: Tensor, g: Tensor, s: Tensor, out: Tensor | None = None) -> Tensor:
-        return torch.addcmul(f, g, s, out=out)
-
-    def pull(
-        self, grad: Tensor, f: Tensor, g: Tensor, s: Tensor, out: tuple[Tensor, Tensor, Tensor]
-    ) -> None:
-        of_f, of_g, of_s = out
-        of_f.copy_(grad)
-        torch.mul(grad, s, out=of_g)
-        torch.mul(grad, g, out=of_s)
+    def blend(self, f: Tensor, g: Tensor, s: Tensor) -> Tensor:
+        return torch.addcmul(f, g, s)
 
 
 @dataclass(frozen=True)

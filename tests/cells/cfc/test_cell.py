@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from liquid_ode.cells.cfc.cell import CfCCell
-from liquid_ode.cells.cfc.chain import Chain
 from liquid_ode.cells.cfc.forms import CfCForm, GatedForm, LeCunTanh, NoGateForm, PureForm
 from liquid_ode.cells.network.rnn import LiquidRNN
 from liquid_ode.cells.wiring.wiring import Wiring
@@ -70,45 +69,6 @@ def test_agrees_with_numpy(form: CfCForm, layers: int) -> None:
             of_ones = numpy_state(cell, x[step, sample].numpy(), of_ones, 1.0)
             np.testing.assert_allclose(found[step, sample], h, rtol=1e-12, atol=1e-13)
             np.testing.assert_allclose(alike[step, sample], of_ones, rtol=1e-12, atol=1e-13)
-
-
-def by_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(chain: Chain, *tensors: Any) -> Tensor:
-        return chain.by_autograd(*tensors)
-
-    monkeypatch.setattr(Chain, "run", run)
-
-
-@pytest.mark.parametrize("form", [GatedForm(), NoGateForm()])
-@pytest.mark.parametrize("layers", [0, 1, 3])
-@pytest.mark.parametrize("activation", [LeCunTanh, nn.Tanh])
-@pytest.mark.parametrize("timed", [False, True])
-def test_gradient_by_hand(
-    monkeypatch: pytest.MonkeyPatch,
-    form: CfCForm,
-    layers: int,
-    activation: Callable[[], nn.Module],
-    timed: bool,
-) -> None:
-    cell = double_cell(form=form, backbone_layers=layers, activation=activation)
-    x, h0, durations = sequence()
-    weights = random(STEPS, BATCH, HIDDEN)
-
-    def gradients() -> tuple[Tensor, ...]:
-        leaves = [x.requires_grad_(), h0.requires_grad_(), *cell.parameters()]
-        states = cell.sequence(x, h0, durations if timed else None)
-        assert ("_Call" in type(states.grad_fn).__name__) == by_hand
-        loss = (weights * states).sum()
-        first = torch.autograd.grad(loss, leaves, retain_graph=True)
-        again = torch.autograd.grad(loss, leaves)  # what was kept is not spent
-        torch.testing.assert_close(first, again, rtol=0, atol=0)
-        return loss, *first
-
-    by_hand = True
-    ours = gradients()
-    by_autograd(monkeypatch)
-    by_hand = False
-    torch.testing.assert_close(ours, gradients(), rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("form", FORMS)
