@@ -74,9 +74,12 @@ class _Call(torch.autograd.Function):
 
     @staticmethod
     def forward(rule: HandWritten, keep: bool, kept: list[Any], *inputs: Tensor) -> Tensor:
+        device = inputs[0].device.type
         _inside.forward = True
         try:
-            result, found = rule.forward(inputs, keep=keep)
+            # A cast that autocast makes here, without a graph, is not to be used again outside.
+            with _autocast(device, *_casts(device), cache=False):
+                result, found = rule.forward(inputs, keep=keep)
         finally:
             _inside.forward = False
         kept.append(found)
@@ -88,7 +91,7 @@ class _Call(torch.autograd.Function):
         if not ctx.keep:
             return
         device = tensors[0].device.type
-        ctx.autocast = device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+        ctx.autocast = device, *_casts(device)
         ctx.count = len(tensors)
         ctx.ran = bool(kept)  # not under vmap
         ctx.save_for_backward(*tensors, *(kept.pop() if kept else ()))
@@ -100,7 +103,7 @@ class _Call(torch.autograd.Function):
         inputs, kept = saved[: ctx.count], saved[ctx.count :]
         if ctx.ran and not torch.is_grad_enabled():
             try:
-                with _autocast(grad.device.type, False, None):
+                with _autocast(grad.device.type, False):
                     found: Sequence[Tensor] = ctx.rule.backward(inputs, kept, grad)
                 return (None, None, None, *found)
             except RuntimeError:  # a batch of gradients cannot be written over: see below
@@ -114,7 +117,8 @@ class _Call(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        inputs = ctx.saved_tensors[: ctx.count]
+        # Whole, for an expanded one has no tangent of its own.
+        inputs = [x.contiguous() for x in ctx.saved_tensors[: ctx.count]]
         directions = [
             torch.zeros_like(x) if tangent is None else tangent
             for x, tangent in zip(inputs, tangents[-ctx.count :], strict=True)
@@ -133,11 +137,20 @@ class _Call(torch.autograd.Function):
 _Call.forward.__signature__ = inspect.signature(_Call.forward)  # type: ignore[attr-defined]
 
 
+def _casts(device: str) -> tuple[bool, torch.dtype | None]:
+    """Whether autocast is on, and to which dtype; there are devices that have none."""
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return False, None
+    return True, torch.get_autocast_dtype(device)
+
+
 @contextmanager
-def _autocast(device: str, enabled: bool, dtype: torch.dtype | None) -> Iterator[None]:
-    """Autocast as it was; nothing to do where it is so already."""
-    if torch.is_autocast_enabled(device) == enabled:
+def _autocast(
+    device: str, enabled: bool, dtype: torch.dtype | None = None, *, cache: bool = True
+) -> Iterator[None]:
+    """Autocast on or off; nothing to do where it is off and stays off."""
+    if not enabled and not _casts(device)[0]:
         yield
         return
-    with torch.autocast(device, dtype=dtype, enabled=enabled):
+    with torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=cache):
         yield

@@ -236,7 +236,7 @@ class LTCCell(ODECell):
         return (_positive(self.cm) / gain).reshape(h.shape)
 
     def _synapse_parameters(self, prefix: str) -> tuple[Tensor, ...]:
-        return tuple(self.get_parameter(prefix + name) for name in _SYNAPSE)
+        return tuple(getattr(self, prefix + name) for name in _SYNAPSE)
 
     def _synapses(self, prefix: str, mask: Tensor | None) -> Synapses:
         w, sigma, mu, erev = self._synapse_parameters(prefix)

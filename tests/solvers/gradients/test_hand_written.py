@@ -242,6 +242,39 @@ def test_under_autocast(both: tuple[Solve, Solve], way_back: str, create_graph: 
     agree(found, run(both[1], False), 0.05)
 
 
+def test_a_cast_of_a_weight_that_is_made_within_is_not_used_outside() -> None:
+    """It has no graph, and autocast would keep it for the next use of the weight."""
+    x, scale = (tensor.detach().float() for tensor in own_inputs())
+    weight = torch.eye(3, requires_grad=True)
+
+    class Product(Softsign):
+        def forward(self, inputs: Sequence[Tensor], *, keep: bool) -> tuple[Tensor, list[Tensor]]:
+            return super().forward((torch.mm(inputs[0], inputs[1]).float(), scale), keep=keep)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        Product()(x, weight)
+        y = torch.mm(x, weight)
+    assert y.requires_grad
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_tangents_where_an_input_is_expanded() -> None:
+    x, scale = (tensor.detach() for tensor in own_inputs())
+    row = x[0].expand(2, 3)
+
+    def slope(scale: Tensor) -> Tensor:
+        return func.grad(lambda scale: own(row, scale).square().sum())(scale)
+
+    _, found = func.jvp(slope, (scale,), (torch.ones_like(scale),))
+    agree(found, func.hessian(lambda scale: Softsign().plain(row, scale).square().sum())(scale))
+
+
+def test_a_device_without_autocast() -> None:
+    x, scale = (torch.empty_like(tensor, device="meta").requires_grad_() for tensor in own_inputs())
+    (found,) = torch.autograd.grad(own(x, scale).sum(), x)
+    assert found.is_meta
+
+
 def test_only_what_is_asked_for_is_kept(both: tuple[Solve, Solve]) -> None:
     """Nothing without a gradient; with one, no more than a few arrays a step."""
 
