@@ -21,6 +21,7 @@ from liquid_ode.cells.testing.interface import (
 )
 from liquid_ode.cells.testing.masks import check_masks
 from liquid_ode.cells.testing.samples import Make
+from liquid_ode.cells.testing.transforms import check_transforms
 
 __all__ = [
     "Make",
@@ -35,6 +36,7 @@ __all__ = [
     "check_permutation",
     "check_shapes",
     "check_streaming",
+    "check_transforms",
 ]
 
 
@@ -61,4 +63,5 @@ def check_cell(make: Make, *, per_sample: bool = True) -> None:
     check_streaming(make)
     check_durations(make, per_sample=per_sample)
     check_gradients(make)
+    check_transforms(make)
     check_masks(make)

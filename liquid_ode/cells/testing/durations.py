@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import solvers
-from liquid_ode.cells.base import ODECell
+from liquid_ode.cells.base import ODECell, RecurrentCell
 from liquid_ode.cells.testing.samples import (
     HIDDEN,
     Make,
@@ -52,13 +52,15 @@ def check_streaming(make: Make) -> None:
 
 
 def check_durations(make: Make, *, per_sample: bool = True) -> None:
-    """An ODE cell's state follows its field, for each sample over its own durations.
+    """A duration of zero leaves a state alone, and an ODE cell's state follows its field.
+
+    A duration of zero, of all or of some of the samples, leaves their states as they are, to the
+    bit (to rounding unless ``per_sample``), their gradients too, and every gradient finite. Of
+    cells without an ODE no more can be asked.
 
     Under one input for durations d_1, ..., d_T, a solver with a number of steps gives exactly the
     solves of ``cell.field(x)`` over these spans one after the other; an accurate one gives the
-    states of one solve of the field at the times d_1, d_1 + d_2, ..., however time is split. A
-    duration of zero leaves a state as it is, to the bit (to rounding unless ``per_sample``). Of
-    cells without an ODE nothing of this can be asked.
+    states of one solve of the field at the times d_1, d_1 + d_2, ..., however time is split.
 
     Args:
         make: see :func:`check_cell`.
@@ -68,13 +70,13 @@ def check_durations(make: Make, *, per_sample: bool = True) -> None:
         AssertionError: where a state is another.
     """
     cell = made(make)
-    if not isinstance(cell, ODECell):
-        return
     samples = Samples(cell)
     x, h0 = samples.inputs(HIDDEN), samples.states(HIDDEN)
     durations = samples.durations(STEPS, HIDDEN)
     durations[1, 0] = durations[2, 1] = 0.0
     _check_zero(cell, samples, x, h0, 0.0 if per_sample else 1e-12)
+    if not isinstance(cell, ODECell):
+        return
     with torch.no_grad():
         if has_budget(cell.solver):
             _check_chain(cell, x, h0, durations)
@@ -85,7 +87,7 @@ def check_durations(make: Make, *, per_sample: bool = True) -> None:
         _check_long_solve(with_solver(cell, accurate), x, h0, durations, tolerance)
 
 
-def _check_zero(cell: ODECell, samples: Samples, x: Tensor, h0: Tensor, slack: float) -> None:
+def _check_zero(cell: RecurrentCell, samples: Samples, x: Tensor, h0: Tensor, slack: float) -> None:
     times = samples.durations(HIDDEN)
     times[1::2] = 0.0
     zeros = torch.zeros_like(times)
@@ -104,6 +106,22 @@ def _check_zero(cell: ODECell, samples: Samples, x: Tensor, h0: Tensor, slack: f
             f"a duration of {name} should leave the state of {named(cell)} as it is, but changes "
             f"it by {off:.1e}, more than {slack:g}",
         )
+    _check_gradient_at_zero(cell, samples, x, h0, times)
+
+
+def _check_gradient_at_zero(
+    cell: RecurrentCell, samples: Samples, x: Tensor, h0: Tensor, times: Tensor
+) -> None:
+    """Of states every other of which has a duration of zero."""
+    given = [tensor.clone().requires_grad_() for tensor in (x, h0, times)]
+    state = cell(*given[:2], duration=samples.of_forward(given[2]))
+    weights = samples.states(HIDDEN)
+    found = torch.autograd.grad((weights * state).sum(), given, materialize_grads=True)
+    finite = all(bool(torch.isfinite(gradient).all()) for gradient in found)
+    require(finite, f"gradients of {named(cell)} should be finite where durations are zero")
+    what = f"with a duration of zero, the gradient of a state of {named(cell)} should be left alone"
+    require_close(found[1][1::2], weights[1::2], what, 1e-12)
+    require_close(found[0][1::2], 0 * x[1::2], f"{what}, and none reach the input", 1e-12)
 
 
 def _check_chain(cell: ODECell, x: Tensor, h0: Tensor, durations: Tensor) -> None:

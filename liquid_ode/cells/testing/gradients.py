@@ -33,7 +33,7 @@ def check_gradients(make: Make) -> None:
     budget = True
     if isinstance(cell, ODECell):
         budget = has_budget(cell.solver)
-        cell = with_solver(cell, _with_plain_gradient(cell.solver))
+        cell = with_solver(cell, with_plain_gradient(cell.solver))
     samples = Samples(cell)
     x, h0 = samples.inputs(STEPS, BATCH), samples.states(BATCH)
     durations = samples.durations(STEPS, BATCH)
@@ -55,7 +55,7 @@ def check_gradients(make: Make) -> None:
     _compare(cell, "without those of durations", of_the_rest, given, exact=budget)
 
 
-def _with_plain_gradient(solver: Solver) -> Solver:
+def with_plain_gradient(solver: Solver) -> Solver:
     """The solver as finite differences see it."""
     if not has_budget(solver):
         solver = with_tolerance(solver, 1e-7)

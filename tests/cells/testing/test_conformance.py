@@ -155,7 +155,8 @@ class DecayingGRU(RecurrentCell):
         times = torch.as_tensor(duration, dtype=x.dtype).expand(*x.shape[:2], 1)
         states = []
         for each, time in zip(x.unbind(), times.unbind(), strict=True):
-            h = self.gru(each, h * torch.exp(-time * self.rate.abs()))
+            new = self.gru(each, h * torch.exp(-time * self.rate.abs()))
+            h = torch.where(time > 0, new, h)
             states.append(h)
         return torch.stack(states)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from liquid_ode.cells import LiquidCell, LiquidField, LTCCell, Wiring, testing
+from liquid_ode.cells import CfCCell, LiquidCell, LiquidField, LTCCell, Wiring, testing
 from liquid_ode.cells.liquid.cell import VectorTarget
 from liquid_ode.cells.liquid.conv import ConvLiquidCell
 from liquid_ode.cells.wiring.masks import masked
-from solvers import Pullback
+from solvers import Euler, Pullback, Uniform
 
 
 def rejects(check: Callable[..., None], make: testing.Make, words: str) -> None:
@@ -292,10 +293,39 @@ class OneStep(LiquidCell):
 class OneEulerStep(OneStep):
     def __init__(self, *sizes: int) -> None:
         super().__init__(*sizes)
-        self.solver = self.solver.with_steps(1)
+        self.solver = Euler(step_size=Uniform(1))
+
+
+class Rooted(LiquidCell):
+    """Right at a duration of zero, but with no slope there."""
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        return super().flow(x, h0, duration**0.5)
+
+
+class Shrinking(LiquidCell):
+    """The gradient of a state shrinks, whatever the duration."""
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        if h0 is not None:
+            h0 = h0.detach() + 0.9 * (h0 - h0.detach())
+        return super().flow(x, h0, duration)
+
+
+class Instant(CfCCell):
+    """A closed form that takes a duration of zero for a short one."""
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        tiny = 1e-300
+        if isinstance(duration, Tensor):
+            return super().flow(x, h0, duration.clamp_min(tiny))
+        return super().flow(x, h0, max(duration, tiny))
 
 
 def test_wrong_durations_fail() -> None:
+    rejects(testing.check_durations, Instant, r"duration of 0.0 should leave .*, more than 0\b")
+    rejects(testing.check_durations, Rooted, "should be finite where durations are zero")
+    rejects(testing.check_durations, Shrinking, "the gradient of a state of .* be left alone")
     rejects(testing.check_durations, Late, r"duration of 0.0 should leave .*, more than 0\b")
     rejects(testing.check_durations, Warped, r"as many solves of .*\.field\(x\) over these spans")
     rejects(testing.check_durations, OneStep, "as many solves")
@@ -485,3 +515,216 @@ def test_wirings_that_do_not_hold_fail() -> None:
     rejects(testing.check_masks, TransposedCell, "whether neuron j drives neuron i, but it does")
     rejects(testing.check_masks, MasklessCell, "neither it nor its parts have a buffer")
     rejects(testing.check_masks, LTCOfWeightsAlone, "15 entries of mu .* are not zero after")
+
+
+class _Scaled(torch.autograd.Function):
+    """A state times a weight."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor) -> Tensor:
+        return x * weight
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return grad * weight, (grad * x).sum().reshape(1)
+
+    @staticmethod
+    def jvp(ctx: Any, x_tangent: Tensor, weight_tangent: Tensor) -> Tensor:
+        x, weight = ctx.saved_tensors
+        return x_tangent * weight + weight_tangent * x
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, weight: Tensor) -> tuple[Tensor, int]:
+        return torch.vmap(torch.mul, in_dims)(x, weight), 0
+
+
+def scaled(function: type[torch.autograd.Function]) -> testing.Make:
+    """Cells whose states are multiplied by a parameter, by this function."""
+
+    class Cell(LiquidCell):
+        def __init__(self, *sizes: int) -> None:
+            super().__init__(*sizes)
+            self.weight = nn.Parameter(0.7 * torch.ones(1))
+
+        def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+            states: Tensor = function.apply(super().flow(x, h0, duration), self.weight)
+            return states
+
+    return Cell
+
+
+class _Entangled(_Scaled):
+    """Differentiated again, it goes on into what its inputs were made of."""
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        again = torch.is_grad_enabled()
+        x, weight = ctx.saved_tensors
+        if not again:
+            return _Scaled.backward(ctx, grad)
+        return torch.autograd.grad(x * weight, (x, weight), grad, create_graph=True)
+
+
+class _OneAtATime(_Scaled):
+    """Writes its gradient in place, which a batch of them does not allow."""
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return torch.zeros_like(x).addcmul_(grad, weight), (grad * x).sum().reshape(1)
+
+
+class _Old(torch.autograd.Function):
+    """In the style that torch.func does not take."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return x * weight
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return _Scaled.backward(ctx, grad)
+
+
+class _Single(_Scaled):
+    """Takes the same weight for all of a batch."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, weight: Tensor) -> tuple[Tensor, int]:
+        weight = weight.select(in_dims[1], 0)
+        return torch.vmap(lambda x: x * weight, in_dims[0])(x), 0
+
+
+class _WrongForwards(_Scaled):
+    @staticmethod
+    def jvp(ctx: Any, x_tangent: Tensor, weight_tangent: Tensor) -> Tensor:
+        return _Scaled.jvp(ctx, x_tangent, weight_tangent) * 1.01
+
+
+class _RightOnce(_Scaled):
+    """Its gradient is not itself a function of the weight."""
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return grad * weight.detach(), (grad * x).sum().reshape(1)
+
+
+class _NoTangents(_Scaled):
+    """Has no derivative forwards."""
+
+    @staticmethod
+    def jvp(ctx: Any, x_tangent: Tensor, weight_tangent: Tensor) -> Tensor:
+        raise NotImplementedError("no tangents")
+
+
+class _NoTangentsOfGradients(_Scaled):
+    """Has one itself, but its gradient has none."""
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return _NoTangents.apply(grad, weight), (grad * x).sum().reshape(1)
+
+
+class _Keeping(_Scaled):
+    """Its gradient is made of the result, whoever has changed that since."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        _Scaled.setup_context(ctx, inputs, output)
+        ctx.output = output.detach()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        weight = ctx.saved_tensors[1]
+        return grad * weight, (grad * ctx.output).sum().reshape(1) / weight
+
+
+class _ReadTwice(_Scaled):
+    """Asks twice for what was saved, which a checkpoint gives once."""
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return grad * ctx.saved_tensors[1], (grad * ctx.saved_tensors[0]).sum().reshape(1)
+
+
+class Selfish(LiquidCell):
+    """No gradient for its weights unless the input asks for one."""
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        if not x.requires_grad:
+            x = x.detach()
+            h0 = None if h0 is None else h0.detach()
+        return super().flow(x, h0, duration)
+
+
+class OfOneThread(LiquidCell):
+    """Remembers its scale where it was made, in the thread that made it."""
+
+    local = threading.local()
+    local.scale = 0.5
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        return super().flow(x, h0, duration) * getattr(self.local, "scale", 0.6)
+
+
+class Clinging(LiquidCell):
+    """Goes on from its own last state, where that is the one it is given."""
+
+    last: Tensor | None = None
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        if h0 is not None and self.last is not None and torch.equal(h0, self.last):
+            h0 = self.last
+        states = super().flow(x, h0, duration)
+        self.last = states[-1]
+        return states
+
+
+class LookingBack(LiquidCell):
+    """Differentiates all that was before at every step, to add nothing of it."""
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        if h0 is not None and h0.grad_fn is not None:
+            (slope,) = torch.autograd.grad(
+                h0.sum(), self.recurrent, create_graph=True, materialize_grads=True
+            )
+            h0 = h0 + 0 * slope.sum()
+        return super().flow(x, h0, duration)
+
+
+class Numb(LiquidCell):
+    """Under autocast, half of each gradient is lost."""
+
+    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+        states = super().flow(x, h0, duration)
+        if torch.is_autocast_enabled("cpu"):
+            states = 0.5 * (states + states.detach())
+        return states
+
+
+def test_gradients_that_are_right_in_one_way_alone_fail() -> None:
+    check = testing.check_transforms
+    check(scaled(_Scaled))
+    rejects(check, Clinging, "was detached should let no gradient through, .* reaches x of")
+    rejects(check, scaled(_Keeping), "weight of Cell.* the same where a state is multiplied in p")
+    rejects(check, LookingBack, "1, 2 and 4 calls take .* operations")
+    rejects(check, scaled(_Entangled), "with create_graph=True")
+    rejects(check, scaled(_OneAtATime), "give a gradient with is_grads_batched=True, but")
+    rejects(check, scaled(_Old), "give a gradient by torch.func.grad, but: .*setup_context")
+    rejects(check, scaled(_Single), "be that of backward by torch.vmap of torch.func.grad")
+    rejects(check, scaled(_ReadTwice), "give a gradient under torch.utils.checkpoint, but")
+    rejects(check, Selfish, "give a gradient where only some tensors require a gradient, but")
+    rejects(check, OfOneThread, "the gradient of .* be that of backward in another thread")
+    rejects(check, scaled(_WrongForwards), "by torch.func.jvp should be that of its gradient")
+    rejects(check, scaled(_NoTangentsOfGradients), "by torch.func.jvp of torch.func.grad, but: no")
+    rejects(check, scaled(_RightOnce), "gradient of the gradient of .* be that of finite differ")
+    rejects(check, Numb, "under autocast to bfloat16, with create_graph=False, the gradient of")
