@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from liquid_ode.cells import LiquidRNN, RecurrentCell
+from liquid_ode.cells import CfCCell, LiquidCell, LiquidRNN, LTCCell, RecurrentCell
 
 BATCH, LENGTH, INPUT, HIDDEN = 4, 6, 3, 5
 LENGTHS = {"sorted": [6, 4, 4, 1], "unsorted": [2, 6, 1, 5]}
@@ -117,6 +117,18 @@ def test_outputs_states_and_gradients(
     assert [type(out) for out in results[0]] == [type(out) for out in results[1]]
     torch.testing.assert_close(results[1], results[0], rtol=1e-12, atol=1e-13)
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("cell", [LiquidCell, LTCCell, CfCCell])
+@pytest.mark.parametrize("form", ["equal", "unbatched", "unsorted"])
+def test_memory_is_contiguous_where_that_of_a_gru_is(cell: type[RecurrentCell], form: str) -> None:
+    for layers, batch_first, both in itertools.product((1, 2), (False, True), (False, True)):
+        options: dict[str, Any] = {"batch_first": batch_first, "bidirectional": both}
+        gru = nn.GRU(INPUT, HIDDEN, layers, dtype=torch.float64, **options)
+        ours = LiquidRNN(INPUT, HIDDEN, layers, cell=cell, dtype=torch.float64, **options)
+        x = given(form, inputs(form, batch_first), batch_first)
+        found, expected = ([*tensors_of(rnn(x)[0], batch_first), rnn(x)[1]] for rnn in (ours, gru))
+        assert [t.is_contiguous() for t in found] == [t.is_contiguous() for t in expected]
 
 
 @pytest.mark.parametrize("form", ["equal", "unsorted"])
