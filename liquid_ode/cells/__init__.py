@@ -8,6 +8,7 @@ from liquid_ode.cells.from_ncps import from_ncps
 from liquid_ode.cells.liquid.cell import LiquidCell, LiquidField
 from liquid_ode.cells.liquid.conv import ConvLiquidCell, ConvLiquidField
 from liquid_ode.cells.ltc.cell import LTCCell, LTCField
+from liquid_ode.cells.mixed_memory import MixedMemoryCell
 from liquid_ode.cells.network.rnn import LiquidRNN
 from liquid_ode.cells.wiring.wiring import Wiring
 
@@ -22,6 +23,7 @@ __all__ = [
     "LiquidCell",
     "LiquidField",
     "LiquidRNN",
+    "MixedMemoryCell",
     "NoGateForm",
     "ODECell",
     "PureForm",

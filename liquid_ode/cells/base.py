@@ -56,6 +56,10 @@ class RecurrentCell(nn.Module, ABC):
         """The shape of one sample's state under an input of shape ``features``."""
         return (self.hidden_size,)
 
+    def output(self, states: Tensor) -> Tensor:
+        """What a network passes on of states ``(..., *state)``: all, unless a cell says less."""
+        return states
+
     def forward(
         self, x: Tensor, h0: Tensor | None = None, *, duration: float | Tensor = 1.0
     ) -> Tensor:

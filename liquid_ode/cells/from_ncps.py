@@ -15,6 +15,7 @@ from liquid_ode.cells.cfc.cell import CfCCell
 from liquid_ode.cells.cfc.forms import CfCForm, GatedForm, LeCunTanh, NoGateForm, PureForm
 from liquid_ode.cells.cfc.wired import WiredCfCCell
 from liquid_ode.cells.ltc.cell import SMALLEST, LTCCell, softplus_inverse
+from liquid_ode.cells.mixed_memory import MixedMemoryCell
 from liquid_ode.cells.network.rnn import LiquidRNN
 from liquid_ode.cells.wiring.wiring import Wiring
 
@@ -65,9 +66,10 @@ def from_ncps(module: nn.Module) -> RecurrentCell | LiquidRNN:
     states only: an output mapping is left out. A ``CfC`` or ``LTC`` becomes a :class:`LiquidRNN`
     with ncps' output mapping and ``proj_size`` as its projection, and ``timespans`` as
     ``durations``, one for each sample and step. (ncps applies a sample's time to a neuron where
-    the batch is as large as the state, and otherwise refuses a batch.)
+    the batch is as large as the state, and otherwise refuses a batch.) With ``mixed_memory`` its
+    cell is a :class:`MixedMemoryCell`, whose state is ncps' pair (h, c) side by side.
 
-    Three things are arranged otherwise:
+    Some things are arranged otherwise:
 
     - ``return_sequences=False`` is :meth:`LiquidRNN.last`;
     - the state of a wired CfC is ordered as the wiring's neurons are, motor neurons first; ncps
@@ -79,8 +81,8 @@ def from_ncps(module: nn.Module) -> RecurrentCell | LiquidRNN:
     >>> out, h = rnn(x, durations=timespans)
 
     Raises:
-        ValueError: where the module is none of these, has an LSTM (``mixed_memory``), which has
-            no counterpart here, or has parameters for which its own equations break down.
+        ValueError: where the module is none of these, has no counterpart here, or has parameters
+            for which its own equations break down.
     """
     kinds: dict[str, Callable[[Any], RecurrentCell | LiquidRNN]] = {
         "CfC": _rnn_of_cfc,
@@ -101,7 +103,6 @@ def from_ncps(module: nn.Module) -> RecurrentCell | LiquidRNN:
 
 
 def _rnn_of_cfc(module: Any) -> LiquidRNN:
-    _check_no_lstm(module)
     wired = type(module.rnn_cell).__name__ == "WiredCfCCell"
     cell = _wired_cfc(module.rnn_cell) if wired else _cfc(module.rnn_cell)
     parts: list[nn.Module] = []
@@ -113,7 +114,6 @@ def _rnn_of_cfc(module: Any) -> LiquidRNN:
 
 
 def _rnn_of_ltc(module: Any) -> LiquidRNN:
-    _check_no_lstm(module)
     theirs = module.rnn_cell
     weight, bias = (getattr(theirs, name, None) for name in ("output_w", "output_b"))
     whole = theirs.motor_size == theirs.state_size and weight is None
@@ -122,6 +122,8 @@ def _rnn_of_ltc(module: Any) -> LiquidRNN:
 
 
 def _rnn(module: Any, cell: RecurrentCell, parts: Sequence[nn.Module]) -> LiquidRNN:
+    if module.use_mixed:
+        cell = _with_memory(module.lstm, cell)
     projection = None
     if parts:
         projection = parts[0] if len(parts) == 1 else nn.Sequential(*parts)
@@ -134,12 +136,23 @@ def _rnn(module: Any, cell: RecurrentCell, parts: Sequence[nn.Module]) -> Liquid
     )
 
 
-def _check_no_lstm(module: Any) -> None:
-    if module.use_mixed:
-        raise ValueError(
-            "this module has mixed_memory=True, an LSTM beside its cell, for which there is no "
-            "counterpart here: convert its rnn_cell, and run it after a torch.nn.LSTMCell"
-        )
+@torch.no_grad()
+def _with_memory(lstm: Any, inner: RecurrentCell) -> MixedMemoryCell:
+    """The cell behind ncps' LSTM, whose gates are g, i, f and o, with 1 added to f."""
+    size = inner.hidden_size
+    cell = MixedMemoryCell(inner.input_size, size, cell=lambda *_: inner).to(lstm.input_map.weight)
+    neurons = torch.arange(size)
+    if isinstance(inner, WiredCfCCell):  # whose layers ncps counts from the inputs on
+        sizes = [where.stop - where.start for where in inner.wiring.layers.values()][::-1]
+        neurons = torch.cat(neurons.split(sizes)[::-1])
+    rows = (size * torch.tensor([[1], [2], [0], [3]]) + neurons).flatten()  # i, f, g, o
+    ours = cell.memory
+    ours.weight_ih.copy_(lstm.input_map.weight[rows])
+    ours.weight_hh.copy_(lstm.recurrent_map.weight[rows][:, neurons])
+    ours.bias_ih.copy_(lstm.input_map.bias[rows])
+    ours.bias_ih[size : 2 * size] += 1
+    ours.bias_hh.zero_()
+    return cell
 
 
 def _cfc(theirs: Any) -> CfCCell:

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 import solvers
-from liquid_ode.cells import CfCCell, LiquidCell, LiquidRNN, LTCCell, RecurrentCell, Wiring
+from liquid_ode.cells import (
+    CfCCell,
+    LiquidCell,
+    LiquidRNN,
+    LTCCell,
+    MixedMemoryCell,
+    RecurrentCell,
+    Wiring,
+)
 from liquid_ode.cells.cfc.forms import NoGateForm, PureForm
 from liquid_ode.cells.cfc.wired import WiredCfCCell
 from liquid_ode.cells.liquid.conv import ConvLiquidCell
@@ -46,6 +54,7 @@ CELLS: dict[str, Callable[[], RecurrentCell]] = {
     "cfc, no gate": lambda: CfCCell(INPUTS, HIDDEN, form=NoGateForm(), wiring=NCP),
     "cfc, pure": lambda: CfCCell(INPUTS, HIDDEN, form=PureForm()),
     "cfc, wired": lambda: WiredCfCCell(INPUTS, HIDDEN, wiring=NCP),
+    "cfc, mixed memory": lambda: MixedMemoryCell(INPUTS, HIDDEN),
 }
 
 
@@ -94,7 +103,7 @@ def close(found: Sequence[Tensor], expected: Any) -> None:
 def step_arguments(cell: RecurrentCell, batch: int) -> dict[str, Tensor]:
     sides = SIDES[: cell.feature_axes - 1]
     duration = 0.1 + torch.rand(batch, *(1,) * cell.feature_axes)
-    h0 = torch.randn(batch, HIDDEN, *sides)
+    h0 = torch.randn(batch, *cell.state_shape((INPUTS, *sides)))
     return {"x": torch.randn(batch, INPUTS, *sides), "h0": h0, "duration": duration}
 
 

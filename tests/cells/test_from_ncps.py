@@ -16,6 +16,7 @@ from liquid_ode.cells.cfc.cell import CfCCell
 from liquid_ode.cells.cfc.wired import WiredCfCCell
 from liquid_ode.cells.from_ncps import MotorReadout, from_ncps
 from liquid_ode.cells.ltc.cell import LTCCell
+from liquid_ode.cells.mixed_memory import MixedMemoryCell
 from liquid_ode.cells.network.rnn import LiquidRNN
 
 pytest.importorskip("ncps")
@@ -265,10 +266,43 @@ def test_a_clipped_conductance_of_zero() -> None:
         assert torch.isfinite(value).all()
 
 
+MIXED: dict[str, Callable[[], Any]] = {
+    "cfc": lambda: ncps_torch.CfC(INPUT, UNITS, mixed_memory=True),
+    "cfc, pure, projected": lambda: ncps_torch.CfC(
+        INPUT, UNITS, mixed_memory=True, mode="pure", proj_size=4
+    ),
+    "cfc, wired": lambda: ncps_torch.CfC(INPUT, WIRINGS["auto_ncp"](), mixed_memory=True),
+    "ltc": lambda: ncps_torch.LTC(INPUT, UNITS, mixed_memory=True),
+    "ltc, wired": lambda: ncps_torch.LTC(INPUT, WIRINGS["ncp"](), mixed_memory=True),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_mixed_memory(name: str) -> None:
+    module = ready(MIXED[name]())
+    rnn = from_ncps(module)
+    assert isinstance(rnn, LiquidRNN)
+    cell = rnn.cells[0]
+    assert isinstance(cell, MixedMemoryCell)
+    of_cell = LiquidRNN(INPUT, UNITS, cell=lambda *_: cell.cell)
+    x, durations = sequences()
+    for row in range(BATCH):
+        pair = torch.rand(2, 1, UNITS, dtype=torch.float64).unbind()
+        start = torch.cat([as_ours(of_cell, part) for part in pair], dim=1)
+        one = slice(row, row + 1)
+        for times in (None, durations[one]):
+            out, end = module(x[one], pair, timespans=times)
+            found, found_end = rnn(x[one], start[None], durations=times)
+            torch.testing.assert_close(found, out, **TIGHT)
+            expected = torch.cat([as_ours(of_cell, part) for part in end], dim=1)
+            torch.testing.assert_close(found_end[0], expected, **TIGHT)
+    single, other = rnn.float(), module.float()
+    expected, _ = other(x.float())
+    torch.testing.assert_close(single(x.float())[0], expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(single.last(x.float())[0], expected[:, -1], rtol=1e-5, atol=1e-5)
+
+
 def test_what_has_no_counterpart() -> None:
-    for kind in (ncps_torch.CfC, ncps_torch.LTC):
-        with pytest.raises(ValueError, match="mixed_memory=True, an LSTM beside its cell"):
-            from_ncps(kind(INPUT, UNITS, mixed_memory=True))
     for module in (nn.GRU(3, 4), CfCCell(3, 4)):
         with pytest.raises(ValueError, match=r"takes a module of ncps.torch, one of CfC, LTC"):
             from_ncps(module)

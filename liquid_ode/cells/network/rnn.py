@@ -136,7 +136,8 @@ class LiquidRNN(nn.Module):
                 ``(N,)`` or ``(N, 1)``, or padded, where what is beyond a length is not used.
 
         Without ``batch_first`` T comes before B in x, durations and outputs. For a cell on maps
-        ``(C, height, width)`` they take the place of I, and those of the state that of H.
+        ``(C, height, width)`` they take the place of I, and those of the state that of H. A
+        :class:`MixedMemoryCell` has states of 2 H.
 
         Returns:
             the states of the top layer after each input, ``(B, T, D * H)`` with the directions
@@ -171,7 +172,9 @@ class LiquidRNN(nn.Module):
         """
         steps, _, h_n = self._run(x, h0, durations)
         directions = 2 if self.bidirectional else 1
-        out = torch.cat(h_n[-directions:].unbind(), dim=-self._feature_axes)  # (B, D * H)
+        top = zip(self.cells[-directions:], h_n[-directions:], strict=True)
+        ends = [cast(RecurrentCell, cell).output(end) for cell, end in top]
+        out = torch.cat(ends, dim=-self._feature_axes)  # (B, D * H)
         if self.projection is not None:
             out = self.projection(out)
         return steps.give_state(out.unsqueeze(0)).squeeze(0), steps.give_state(h_n)
@@ -211,7 +214,7 @@ class LiquidRNN(nn.Module):
     def _through(
         self, steps: Steps, index: int, data: Tensor, h: Tensor | None, times: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """The states of one cell after each input, and that of each sample at its own end."""
+        """The outputs of one cell after each input, and the state of each sample at its own end."""
         cell = cast(RecurrentCell, self.cells[index])
         again = self.recompute and torch.is_grad_enabled()
         blocks = steps.blocks(data)
@@ -229,7 +232,8 @@ class LiquidRNN(nn.Module):
                 part = cell.flow(x, h, span)
                 h = part[-1]
             states.append(part)
-        return steps.join(states), torch.cat([cast(Tensor, h), *reversed(ended)])
+        ends = torch.cat([cast(Tensor, h), *reversed(ended)])
+        return cell.output(steps.join(states)), ends
 
     def _starts(
         self, steps: Steps, h0: Tensor | None, features: tuple[int, ...]

@@ -26,7 +26,7 @@ from liquid_ode.cells.testing.samples import (
     parameters_of,
     with_solver,
 )
-from solvers import Backpropagation, NativeSolver, TorchDiffEq
+from solvers import Backpropagation, NativeSolver
 from solvers.testing.kinds import require, require_close
 
 BATCH = 2
@@ -49,14 +49,14 @@ def check_transforms(make: Make) -> None:
     calls does. A state that was detached lets none through, and one that was changed in place
     keeps its gradient, or says that it cannot.
 
-    Cells whose solver decides on its steps by a tolerance, or is of torchdiffeq, are left alone:
+    Cells whose solver decides on its steps by a tolerance, or is another package's, are left alone:
     there no transform of torch sees through the solve.
 
     Raises:
         AssertionError: where a gradient is another, or cannot be had.
     """
     cell = made(make)
-    if not is_exact(cell) or (isinstance(cell, ODECell) and isinstance(cell.solver, TorchDiffEq)):
+    if not _is_transparent(cell):
         return
     if isinstance(cell, ODECell) and isinstance(cell.solver, NativeSolver):
         cell = with_solver(cell, replace(cell.solver, gradient=Backpropagation()))
@@ -74,6 +74,13 @@ def check_transforms(make: Make) -> None:
     _check_second(calls)
     _check_forwards(calls, expected)
     _check_autocast(cell)
+
+
+def _is_transparent(cell: RecurrentCell) -> bool:
+    """Whether its steps are known, and taken by plain operations of torch."""
+    if not isinstance(cell, ODECell):
+        return True
+    return is_exact(cell) and isinstance(cell.solver, (NativeSolver, nn.Module))
 
 
 class _Calls(nn.Module):

@@ -14,14 +14,22 @@ from torch import Tensor, nn
 
 import liquid_ode.cells
 import solvers
-from liquid_ode.cells import CfCCell, LiquidCell, LTCCell, RecurrentCell, Wiring, testing
+from liquid_ode.cells import (
+    CfCCell,
+    LiquidCell,
+    LTCCell,
+    MixedMemoryCell,
+    RecurrentCell,
+    Wiring,
+    testing,
+)
 from liquid_ode.cells.cfc.forms import CfCForm, GatedForm, NoGateForm, PureForm
 from liquid_ode.cells.cfc.wired import WiredCfCCell
 from liquid_ode.cells.liquid.conv import ConvLiquidCell
 from solvers.testing.kinds import has_budget
 
 ODE_CELLS: list[Callable[..., RecurrentCell]] = [LiquidCell, LTCCell, ConvLiquidCell]
-CELLS = [*ODE_CELLS, CfCCell, WiredCfCCell]
+CELLS = [*ODE_CELLS, CfCCell, WiredCfCCell, MixedMemoryCell]
 NAMES = [
     "euler",
     "uniform_euler",
@@ -115,6 +123,9 @@ OTHERS: dict[str, testing.Make] = {
     "two layers of SiLU": partial(CfCCell, backbone_units=6, backbone_layers=2, activation=nn.SiLU),
     "dropout": partial(CfCCell, backbone_units=8, backbone_layers=2, backbone_dropout=0.5),
     "wired without time": wired(WiredCfCCell, WIRINGS["ncp"], mask_time=False),
+    "mixed memory": MixedMemoryCell,
+    "mixed memory of an LTC": partial(MixedMemoryCell, cell=LTCCell),
+    "mixed memory, wired": wired(MixedMemoryCell, WIRINGS["ncp"], cell=WiredCfCCell),
     "kernels 3 and 1": partial(ConvLiquidCell, recurrent_kernel_size=1),
     "kernels 1 and 5": partial(ConvLiquidCell, kernel_size=1, recurrent_kernel_size=5),
     "tau": partial(LiquidCell, tau_init=0.3, tau_hidden=3),
