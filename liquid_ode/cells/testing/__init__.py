@@ -6,7 +6,7 @@
 >>> testing.check_cell(lambda i, h: LiquidCell(i, h, wiring=Wiring.random(h, sparsity=0.5)))
 
 Each check raises AssertionError, with what was expected and what was found. They need torch
-alone, run on the CPU in about a second, and leave its random numbers as they are. Cells are
+alone, run on the CPU in a second or a few, and leave its random numbers as they are. Cells are
 checked in evaluation mode, where dropout does nothing.
 """
 

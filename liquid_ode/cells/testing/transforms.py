@@ -186,8 +186,9 @@ def _in_a_thread(calls: _Calls) -> Sequence[Tensor]:
     return found
 
 
+_AGAIN = "with create_graph=True"
 _WAYS: dict[str, Callable[[_Calls], Sequence[Tensor]]] = {
-    "with create_graph=True": _again,
+    _AGAIN: _again,
     "with is_grads_batched=True": _batched,
     "by torch.func.grad": _functional,
     "by torch.vmap of torch.func.grad": _mapped,
@@ -310,7 +311,7 @@ def _check_work(calls: _Calls) -> None:
 
     def work(count: int) -> int:
         h = h0
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False) as counter, _explained(calls.cell, _AGAIN):
             for _ in range(count):
                 h = calls.cell(x[0], h)
             torch.autograd.grad(h.square().sum(), calls.leaves[3:], create_graph=True)
