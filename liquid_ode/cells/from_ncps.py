@@ -146,12 +146,10 @@ def _with_memory(lstm: Any, inner: RecurrentCell) -> MixedMemoryCell:
         sizes = [where.stop - where.start for where in inner.wiring.layers.values()][::-1]
         neurons = torch.cat(neurons.split(sizes)[::-1])
     rows = (size * torch.tensor([[1], [2], [0], [3]]) + neurons).flatten()  # i, f, g, o
-    ours = cell.memory
-    ours.weight_ih.copy_(lstm.input_map.weight[rows])
-    ours.weight_hh.copy_(lstm.recurrent_map.weight[rows][:, neurons])
-    ours.bias_ih.copy_(lstm.input_map.bias[rows])
-    ours.bias_ih[size : 2 * size] += 1
-    ours.bias_hh.zero_()
+    cell.gates_of_input.weight.copy_(lstm.input_map.weight[rows])
+    cell.gates_of_state.weight.copy_(lstm.recurrent_map.weight[rows][:, neurons])
+    cell.gates_of_input.bias.copy_(lstm.input_map.bias[rows])
+    cell.gates_of_input.bias[size : 2 * size] += 1
     return cell
 
 

@@ -17,9 +17,9 @@ from solvers import Solver
 class MixedMemoryCell(RecurrentCell):
     """A cell whose state passes through an LSTM before it flows.
 
-    With the gates i, f and o of the input x and the state h, each σ(W x + U h + b),
+    With the gates i, f and o of the input x and the state h, each σ(W x + b + U h),
 
-        c1 = f c + i tanh(W_g x + U_g h + b_g),    h' = o tanh(c1),    h1 = cell(x, h', duration).
+        c1 = f c + i tanh(W_g x + b_g + U_g h),    h' = o tanh(c1),    h1 = cell(x, h', duration).
 
     The memory c has no time: it is kept and forgotten once for each input. Gradients reach far
     back through it, where those of the state fade. A duration of 0 leaves h and c as they are.
@@ -31,8 +31,7 @@ class MixedMemoryCell(RecurrentCell):
     >>> rnn = LiquidRNN(20, 50, cell=MixedMemoryCell)
     >>> rnn = LiquidRNN(20, 50, cell=functools.partial(MixedMemoryCell, cell=LTCCell))
 
-    The matrices of the LSTM start Xavier-uniform for x and orthogonal for h, its biases at 0, that
-    of the gate f at 1.
+    W starts Xavier-uniform, U orthogonal, b at 0, but at 1 for the gate f.
 
     Args:
         input_size: features of x.
@@ -66,17 +65,18 @@ class MixedMemoryCell(RecurrentCell):
                 "the cell of a MixedMemoryCell has vectors of hidden_size features as states, as "
                 f"CfCCell and LTCCell do; {type(self.cell).__name__} has others"
             )
-        self.memory = nn.LSTMCell(input_size, hidden_size)
+        self.gates_of_input = nn.Linear(input_size, 4 * hidden_size)  # i, f, g, o
+        self.gates_of_state = nn.Linear(hidden_size, 4 * hidden_size, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the weights of the LSTM anew."""
-        nn.init.xavier_uniform_(self.memory.weight_ih)
-        nn.init.orthogonal_(self.memory.weight_hh)
-        for bias in (self.memory.bias_ih, self.memory.bias_hh):
-            nn.init.zeros_(bias)
+        nn.init.xavier_uniform_(self.gates_of_input.weight)
+        nn.init.orthogonal_(self.gates_of_state.weight)
+        bias = torch.zeros_like(self.gates_of_input.bias)
+        bias[self.hidden_size : 2 * self.hidden_size] = 1.0
         with torch.no_grad():
-            self.memory.bias_ih[self.hidden_size : 2 * self.hidden_size] = 1.0  # of the gate f
+            self.gates_of_input.bias.copy_(bias)
 
     def state_shape(self, features: Sequence[int]) -> tuple[int, ...]:
         return (2 * self.hidden_size,)
@@ -90,10 +90,14 @@ class MixedMemoryCell(RecurrentCell):
         if not isinstance(duration, Tensor) and duration == 0:
             return h0.repeat(x.shape[0], 1, 1)  # not h0 itself
         states, state = [], h0
-        for step, given in enumerate(x.unbind()):
+        of_inputs = self.gates_of_input(x)  # (T, B, 4 H)
+        for step, (given, gates) in enumerate(zip(x.unbind(), of_inputs.unbind(), strict=True)):
             time = duration[step] if isinstance(duration, Tensor) else duration
-            h, c = self.memory(given, state.chunk(2, 1))
-            new = torch.cat([self.cell(given, h, duration=time), c], 1)
+            h, c = state.chunk(2, 1)
+            i, f, g, o = (gates + self.gates_of_state(h)).chunk(4, 1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = self.cell(given, torch.sigmoid(o) * torch.tanh(c), duration=time)
+            new = torch.cat([h, c], 1)
             state = torch.where(time > 0, new, state) if isinstance(time, Tensor) else new
             states.append(state)
         return torch.stack(states)

@@ -32,7 +32,13 @@ def made(**options: Any) -> MixedMemoryCell:
 def by_loop(cell: MixedMemoryCell, x: Tensor, durations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The outputs of sequences ``(T, B, I)``, and the last h and c."""
     lstm = nn.LSTMCell(INPUT, HIDDEN, dtype=F64)
-    lstm.load_state_dict(cell.memory.state_dict())
+    weights = cell.gates_of_input.weight, cell.gates_of_state.weight, cell.gates_of_input.bias
+    with torch.no_grad():
+        lstm.bias_hh.zero_()
+        for theirs, ours in zip(
+            (lstm.weight_ih, lstm.weight_hh, lstm.bias_ih), weights, strict=True
+        ):
+            theirs.copy_(ours)
     h, c = x.new_zeros(2, BATCH, HIDDEN)
     outs = []
     for given, duration in zip(x, durations, strict=True):
@@ -102,11 +108,12 @@ def test_options_are_those_of_the_cell() -> None:
 
 
 def test_the_memory_starts_open() -> None:
-    memory = made().memory
-    gates = [part.detach() for part in (memory.bias_ih + memory.bias_hh).chunk(4)]
+    cell = made()
+    gates = cell.gates_of_input.bias.detach().chunk(4)
     assert [float(gate.mean()) for gate in gates] == [0.0, 1.0, 0.0, 0.0]
-    identity = memory.weight_hh.t() @ memory.weight_hh
-    torch.testing.assert_close(identity, torch.eye(HIDDEN, dtype=F64), rtol=0, atol=1e-6)
+    weight = cell.gates_of_state.weight
+    eye = torch.eye(HIDDEN, dtype=F64)
+    torch.testing.assert_close(weight.t() @ weight, eye, rtol=0, atol=1e-6)
 
 
 def test_bad_arguments() -> None:

@@ -12,7 +12,14 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_sequence
 
 from liquid_ode import LiquidRNN
-from liquid_ode.cells import CfCCell, LiquidCell, LTCCell
+from liquid_ode.cells import (
+    CfCCell,
+    ConvLiquidCell,
+    LiquidCell,
+    LTCCell,
+    MixedMemoryCell,
+    RecurrentCell,
+)
 from solvers import Euler, ExponentialEuler, SemiImplicitEuler, Uniform
 
 INPUT, HIDDEN, STEPS = 2, 3, 2
@@ -147,3 +154,24 @@ def test_a_stream_with_truncated_gradients(kind: str) -> None:
         both = out[0], torch.stack(expected)
         gradients = [torch.autograd.grad(outs.square().sum(), parameters) for outs in both]
         torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("cell", [LiquidCell, LTCCell, CfCCell, MixedMemoryCell, ConvLiquidCell])
+def test_gradients_of_each_sample(cell: type[RecurrentCell]) -> None:
+    """By vmap over samples, the parameters being the same for all."""
+    torch.manual_seed(0)
+    rnn = LiquidRNN(INPUT, HIDDEN, cell=cell, dtype=torch.float64)
+    maps = (4, 2) if cell is ConvLiquidCell else ()
+    x = torch.randn(3, 4, INPUT, *maps, dtype=torch.float64)
+    parameters = dict(rnn.named_parameters())
+
+    def loss(values: dict[str, Tensor], x: Tensor) -> Tensor:
+        out, _ = torch.func.functional_call(rnn, values, (x,))
+        return out.square().sum()
+
+    detached = {name: value.detach() for name, value in parameters.items()}
+    found = torch.vmap(torch.func.grad(loss), in_dims=(None, 0))(detached, x)
+    for row, sample in enumerate(x):
+        of_one = torch.autograd.grad(loss(parameters, sample), list(parameters.values()))
+        for name, expected in zip(parameters, of_one, strict=True):
+            torch.testing.assert_close(found[name][row], expected, rtol=1e-10, atol=1e-12)
