@@ -46,6 +46,18 @@ def check_number(name: str, value: Any, low: float, high: float) -> None:
         raise ValueError(f"{name} must be a number in ({low:g}, {high:g}), not {value!r}")
 
 
+def check_restarts(restarts: Any, problems: int, y0: Tensor) -> None:
+    """Raise ValueError where restarts are given, but not one for each sample and problem."""
+    if restarts is None:
+        return
+    batch = y0.shape[:1] if y0.ndim > 1 else ()
+    shape = (problems, *batch, *[1] * (y0.ndim - len(batch)))
+    if not isinstance(restarts, Tensor) or restarts.dtype != torch.bool:
+        raise ValueError(f"restarts must be a bool tensor of shape {shape}, not {restarts!r}")
+    if tuple(restarts.shape) != shape:
+        raise ValueError(f"restarts must have shape {shape}, not {tuple(restarts.shape)}")
+
+
 def check_flag(name: str, value: Any) -> None:
     """Raise ValueError where a value is neither True nor False."""
     if not isinstance(value, bool):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from solvers.checks import check_flag, check_steps
+from solvers.checks import check_flag, check_restarts, check_steps
 from solvers.fields.base import VectorField, fitted
 from solvers.fields.wrappers import OneSystemsEvent, as_one_system, in_half_precision
 from solvers.gradients.modes import Backpropagation, GradientMode
@@ -123,16 +123,19 @@ class NativeSolver(Solver):
         fields: Sequence[VectorField],
         y0: Tensor,
         t_span: tuple[float, float] = (0.0, 1.0),
+        restarts: Tensor | None = None,
     ) -> Tensor:
         if len(fields) > 1 and isinstance(y0, Tensor) and y0.ndim > 1 and y0.numel():
+            check_restarts(restarts, len(fields), y0)
             integration = self._integration(Problem.of(fields[0], y0, t_span))
             for field in fields:
                 self.method.check(field)
-            ends = self.gradient.chain(integration, [fitted(field, y0) for field in fields])
+            own = [fitted(field, y0) for field in fields]
+            ends = self.gradient.chain(integration, own, restarts)
             # Where one is not finite: one by one, to say which sample of which problem, and why.
             if ends is not None and all_finite(ends.detach()):
                 return ends
-        return super().solve_chain(fields, y0, t_span)
+        return super().solve_chain(fields, y0, t_span, restarts)
 
     def _integration(self, problem: Problem) -> Integration:
         return Integration(problem, self.method, self.step_size, compiled=self.compiled)

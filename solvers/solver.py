@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from solvers.checks import check_restarts
 from solvers.fields.base import VectorField
 from solvers.loop.events import Event
 from solvers.loop.problem import Problem
@@ -61,6 +62,7 @@ class Solver(ABC):
         fields: Sequence[VectorField],
         y0: Tensor,
         t_span: tuple[float, float] = (0.0, 1.0),
+        restarts: Tensor | None = None,
     ) -> Tensor:
         """The ends of several problems, each of which starts where the one before it ended.
 
@@ -70,6 +72,8 @@ class Solver(ABC):
             fields: at least one, each for states like ``y0``.
             y0: initial state ``(B, ...)`` of the first problem.
             t_span: (t0, t1) of every problem.
+            restarts: bool ``(len(fields), B, 1, ..., 1)`` with the axes of a state, without B if
+                it has none: which samples start a problem from zero instead.
 
         Returns:
             ``(len(fields), *y0.shape)``.
@@ -80,8 +84,11 @@ class Solver(ABC):
         """
         if not fields:
             raise ValueError("fields must have at least one field")
+        check_restarts(restarts, len(fields), y0)
         ends = []
         for index, field in enumerate(fields):
+            if restarts is not None:
+                y0 = y0.masked_fill(restarts[index], 0)  # not a product: one may be NaN
             try:
                 y0 = self.solve(field, y0, t_span).y
             except SolverError as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,30 @@ class RecurrentCell(nn.Module, ABC):
             ``(T, B, *state)``.
         """
 
+    def flow_with_resets(
+        self, x: Tensor, h0: Tensor | None, duration: float | Tensor, resets: Tensor
+    ) -> Tensor:
+        """As :meth:`flow`, where a state starts anew, at zero, before some inputs.
+
+        A subclass whose :meth:`flow` takes ``resets=None`` as well does so itself. Of others the
+        sequence is cut wherever a sample starts anew, so that :meth:`flow` is called for each part.
+
+        Args:
+            resets: bool ``(T, B, 1, ..., 1)`` with the axes of ``x``.
+        """
+        if "resets" in inspect.signature(self.flow).parameters:
+            return cast(Any, self.flow)(x, h0, duration, resets=resets)
+        anywhere = resets.flatten(1).any(1).tolist()
+        cuts = [0, *(step for step, anew in enumerate(anywhere) if anew and step), len(anywhere)]
+        states = []
+        for part in map(slice, cuts[:-1], cuts[1:]):
+            if h0 is not None:
+                h0 = h0.masked_fill(resets[part.start], 0)  # not a product: one may be NaN
+            of_part = duration[part] if isinstance(duration, Tensor) else duration
+            states.append(self.flow(x[part], h0, of_part))
+            h0 = states[-1][-1]
+        return torch.cat(states)
+
     def state_shape(self, features: Sequence[int]) -> tuple[int, ...]:
         """The shape of one sample's state under an input of shape ``features``."""
         return (self.hidden_size,)
@@ -95,8 +120,8 @@ class RecurrentCell(nn.Module, ABC):
             duration = duration.expand(*batch, *ones).reshape(1, -1, *ones)
         elif not isinstance(duration, (int, float)):
             raise ValueError(f"duration must be a number or a tensor, not {duration!r}")
-        elif not (math.isfinite(duration) and duration >= 0):
-            raise ValueError(f"duration must be finite and at least 0, not {duration}")
+        else:
+            check_duration(duration)
         states = self.flow(x.reshape(1, -1, *features), h0, duration)
         # Not [0], whose gradient is contiguous and would undo channels_last.
         return states.squeeze(0).reshape(*batch, *state)
@@ -216,17 +241,25 @@ class ODECell(RecurrentCell):
             )
         return self.fields(x.unsqueeze(0))[0]
 
-    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+    def flow(
+        self,
+        x: Tensor,
+        h0: Tensor | None,
+        duration: float | Tensor,
+        resets: Tensor | None = None,
+    ) -> Tensor:
         of_each = duration if isinstance(duration, Tensor) else None
         fields = self.fields(x, of_each)
         state = fields[0].rest
         if h0 is not None:
             state = h0.to(state.dtype)
-        if isinstance(duration, Tensor):
-            return self.solver.solve_chain(fields, state)
-        if duration == 0:
-            return state.repeat(x.shape[0], *[1] * state.ndim)  # not h0 itself
-        return self.solver.solve_chain(fields, state, (0.0, float(duration)))
+        if not isinstance(duration, Tensor) and duration == 0:
+            states = state.repeat(x.shape[0], *[1] * state.ndim)  # not h0 itself
+            return states if resets is None else states.masked_fill(resets.cumsum(0) > 0, 0)
+        span = (0.0, 1.0 if isinstance(duration, Tensor) else float(duration))
+        if resets is None:
+            return self.solver.solve_chain(fields, state, span)
+        return self.solver.solve_chain(fields, state, span, resets)
 
     def extra_repr(self) -> str:
         wiring = "" if self.wiring is None else f", wiring={self.wiring}"
@@ -237,6 +270,13 @@ def of_each(x: Tensor) -> Sequence[Tensor]:
     """The parts ``(B, ...)`` of values ``(T, B, ...)`` of T inputs."""
     # The gradient of unbind is a copy, that of a view is none.
     return x.unbind() if x.shape[0] > 1 else (x.squeeze(0),)
+
+
+def check_duration(duration: float) -> float:
+    """Return it, or raise ValueError where it is negative or not finite."""
+    if not (math.isfinite(duration) and duration >= 0):
+        raise ValueError(f"a duration must be finite and at least 0, not {duration}")
+    return duration
 
 
 def check_durations(durations: Tensor) -> None:

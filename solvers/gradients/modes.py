@@ -26,8 +26,10 @@ class GradientMode(ABC):
     def solve(self, integration: Integration) -> Solution:
         """The solution, with its gradient; without throwing."""
 
-    def chain(self, integration: Integration, fields: Sequence[VectorField]) -> Tensor | None:
-        """The ends of a chain of problems ``(len(fields), *y0.shape)`` in one sweep.
+    def chain(
+        self, integration: Integration, fields: Sequence[VectorField], restarts: Tensor | None
+    ) -> Tensor | None:
+        """The ends of a chain of problems, as :meth:`Solver.solve_chain`, in one sweep.
 
         None where this mode solves them one by one.
         """
@@ -50,8 +52,10 @@ class Backpropagation(GradientMode):
         solution = solve_relaxation(integration)
         return run_in_chunks(integration) if solution is None else solution
 
-    def chain(self, integration: Integration, fields: Sequence[VectorField]) -> Tensor | None:
-        return solve_chain(integration, fields)
+    def chain(
+        self, integration: Integration, fields: Sequence[VectorField], restarts: Tensor | None
+    ) -> Tensor | None:
+        return solve_chain(integration, fields, restarts)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,9 @@ def solve_relaxation(integration: Integration) -> Solution | None:
     return Solution(y, None, Stats(steps, steps), all_succeeded(y), succeeded=True)
 
 
-def solve_chain(integration: Integration, fields: Sequence[VectorField]) -> Tensor | None:
+def solve_chain(
+    integration: Integration, fields: Sequence[VectorField], restarts: Tensor | None = None
+) -> Tensor | None:
     """The ends of a chain of problems ``(len(fields), *y0.shape)``, or None as above.
 
     That of a single problem has the shape of y0.
@@ -52,6 +54,7 @@ def solve_chain(integration: Integration, fields: Sequence[VectorField]) -> Tens
         integration: how to solve each problem, and where the first starts; its field is not
             looked at.
         fields: of the problems.
+        restarts: bool ``(len(fields), B, 1, ..., 1)``, which samples start a problem from zero.
     """
     y0, rule = integration.problem.y0, integration.rule
     if not isinstance(rule, BudgetRule) or integration.problem.event is not None:
@@ -64,8 +67,10 @@ def solve_chain(integration: Integration, fields: Sequence[VectorField]) -> Tens
     if not isinstance(method, Relaxation):
         return None
     links = _Links.of(cast(Sequence[RelaxationField], fields))
-    chain = _Chain(method, rule, integration.problem.t_span, links.without_tensors())
-    return chain(y0, *links.tensors)
+    span = integration.problem.t_span
+    chain = _Chain(method, rule, span, links.without_tensors(), restarts is not None)
+    # An input as the others are, batched by vmap: a number, since all inputs have gradients.
+    return chain(y0, *links.tensors, *(() if restarts is None else (restarts.to(y0.dtype),)))
 
 
 _SMALL = 2**15
@@ -144,12 +149,14 @@ class _Chain(HandWritten):
     rule: BudgetRule
     span: tuple[float, float]
     links: _Links
+    restarting: bool
     chunks: list[slice] = field(default_factory=list)
     sizes: list[list[float | None]] = field(default_factory=list)
 
     def plain(self, *inputs: Tensor) -> Tensor:
         y, ends = inputs[0], []
-        for each in self.links.fields(inputs[1:]):
+        for each, anew in zip(self.links.fields(inputs[1:]), self._restarts(inputs), strict=True):
+            y = y if anew is None else y.masked_fill(anew, 0)
             y = Integration(Problem(each, y, self.span), self.method, self.rule).integrate().y
             ends.append(y)
         return torch.stack(ends) if len(ends) > 1 else y
@@ -163,7 +170,8 @@ class _Chain(HandWritten):
         ends = []
         for rows in self.chunks:
             y, of_chunk = y0[rows], []
-            for each in fields:
+            for each, anew in zip(fields, self._restarts(inputs, rows), strict=True):
+                y = y if anew is None else y.masked_fill(anew, 0)
                 problem = Problem(_part(each, rows, self.chunks), y, self.span)
                 trajectory = Trajectory()
                 observe = trajectory.note if keep else None
@@ -177,24 +185,36 @@ class _Chain(HandWritten):
     def backward(
         self, inputs: Sequence[Tensor], kept: Sequence[Tensor], grad: Tensor
     ) -> Sequence[Tensor]:
-        fields = self.links.fields(inputs[1:])
+        fields, given = self.links.fields(inputs[1:]), len(inputs) - self.restarting
         saved, sizes = list(kept), list(self.sizes)
         grads = grad if len(fields) > 1 else grad.unsqueeze(0)
         sweeps: list[list[Tensor | None]] = []
         for rows in reversed(self.chunks):  # the last chunk is still in the cache
             parts = [_part(each, rows, self.chunks) for each in fields]
-            sums: list[Tensor | None] = [None] * (len(inputs) - 1)
+            restarts = self._restarts(inputs, rows)
+            sums: list[Tensor | None] = [None] * (given - 1)
             pulled: Tensor | None = None
             for end in range(len(parts) - 1, -1, -1):
                 own = grads[end, rows] if len(self.chunks) > 1 else grads[end]
                 pulled = own.clone() if pulled is None else pulled.add_(own)
                 trajectory = Trajectory.taken_from(saved, sizes.pop(), parts[end])
                 pulled, gradients = sweep(self.method, parts[end], trajectory, pulled)
+                anew = restarts[end]
+                pulled = pulled if anew is None else pulled.masked_fill_(anew, 0)
                 for place, value in zip(self.links.places[end], gradients, strict=True):
                     sums[place] = _added(sums[place], value, last=place in self.links.once)
             sweeps.insert(0, [pulled, *sums])
         joined = self._joined(fields, sweeps)
-        return [x.to(like.dtype) for x, like in zip(joined, inputs, strict=True)]
+        found = [x.to(like.dtype) for x, like in zip(joined, inputs[:given], strict=True)]
+        return [*found, *map(torch.zeros_like, inputs[given:])]
+
+    def _restarts(
+        self, inputs: Sequence[Tensor], rows: slice = slice(None)
+    ) -> Sequence[Tensor | None]:
+        """Which samples of a chunk start each problem from zero; the last input, if any do."""
+        if not self.restarting:
+            return [None] * len(self.links.shapes)
+        return (inputs[-1][:, rows] != 0).unbind()
 
     def _joined(
         self, fields: Sequence[RelaxationField], sweeps: Sequence[Sequence[Tensor | None]]

@@ -135,7 +135,13 @@ class CfCCell(RecurrentCell):
         for name in self.form.maps:
             yield f"{name}.weight", self._linear(name).weight, self._mask(name)
 
-    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+    def flow(
+        self,
+        x: Tensor,
+        h0: Tensor | None,
+        duration: float | Tensor,
+        resets: Tensor | None = None,
+    ) -> Tensor:
         alike = None if isinstance(duration, Tensor) else float(duration)
         names = self.form.maps
         weights = {name: masked(self._linear(name).weight, self._mask(name)) for name in names}
@@ -147,12 +153,13 @@ class CfCCell(RecurrentCell):
         inputs = F.linear(x, weight[:, : self.input_size], bias)  # (T, B, F)
         h = inputs.new_zeros(x.shape[1], self.hidden_size) if h0 is None else h0.to(inputs.dtype)
         if alike == 0:
-            return h.repeat(x.shape[0], 1, 1)  # not h0 itself
+            kept = h.repeat(x.shape[0], 1, 1)  # not h0 itself
+            return kept if resets is None else kept.masked_fill(resets.cumsum(0) > 0, 0)
         used = [weight[:, self.input_size :].t()]
         used += [tensor for weight, bias in rest for tensor in (weight.t(), bias)]
         used += [getattr(self, name) for name in self.form.vectors]
         functions = [torch.tanh if type(act) in TANHS else act for act in acts]
-        return self._steps(inputs, duration, h, used, functions)
+        return self._steps(inputs, duration, h, used, functions, resets)
 
     def _steps(
         self,
@@ -161,6 +168,7 @@ class CfCCell(RecurrentCell):
         h: Tensor,
         used: Sequence[Tensor],
         acts: Sequence[Callable[[Tensor], Tensor]],
+        resets: Tensor | None,
     ) -> Tensor:
         """The states of h = form(z_k) with z_1 = x_t + W_1 h and z_i = W_i act(z_{i-1}) + b_i.
 
@@ -170,6 +178,7 @@ class CfCCell(RecurrentCell):
             h: before the first step, ``(B, H)``.
             used: W_1, W_2, b_2, W_3, b_3 and so on, transposed, then the vectors of the form.
             acts: between two maps.
+            resets: bool ``(T, B, 1)``, before which steps h is zero instead.
         """
         steps, dtype = len(inputs), inputs.dtype
         group = steps
@@ -179,11 +188,14 @@ class CfCCell(RecurrentCell):
         passing: Sequence[Tensor | None] = [None] * steps
         if isinstance(duration, Tensor):
             durations, passing = duration.to(dtype).unbind(), (duration > 0).unbind()
+        anew: Sequence[Tensor | None] = [None] * steps if resets is None else resets.unbind()
         states = []
         for step, x in enumerate(inputs.unbind()):
             if step % group == 0:
                 first, *others = (tensor.to(dtype) for tensor in used)
                 maps, vectors = others[: 2 * len(acts)], others[2 * len(acts) :]
+            zero = anew[step]
+            h = h if zero is None else h.masked_fill(zero, 0)  # not a product: h may be NaN
             z = torch.addmm(x, h, first)
             for act, weight, bias in zip(acts, maps[::2], maps[1::2], strict=True):
                 z = torch.addmm(bias, act(z), weight)

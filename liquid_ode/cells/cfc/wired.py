@@ -74,12 +74,18 @@ class WiredCfCCell(RecurrentCell):
             cell = CfCCell(inputs, size, wiring=wires, form=form, mask_time=mask_time)
             self.layers[name] = cell
 
-    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
+    def flow(
+        self,
+        x: Tensor,
+        h0: Tensor | None,
+        duration: float | Tensor,
+        resets: Tensor | None = None,
+    ) -> Tensor:
         # A layer over the whole sequence, then the next: the same as all layers step by step.
         states = []
         for name, where in reversed(list(self.wiring.layers.items())):
             cell = cast(CfCCell, self.layers[name])
-            x = cell.flow(x, None if h0 is None else h0[:, where], duration)
+            x = cell.flow(x, None if h0 is None else h0[:, where], duration, resets)
             states.append(x)
         return torch.cat(states[::-1], dim=-1)
 

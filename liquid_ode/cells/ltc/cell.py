@@ -209,8 +209,16 @@ class LTCCell(ODECell):
             rates = of_each(durations.to(per_time.dtype) * per_time)
         return [LTCField(synapses, *of_one) for of_one in zip(base, rates, strict=True)]
 
-    def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
-        states = super().flow(x, h0, duration)
+    def flow(
+        self,
+        x: Tensor,
+        h0: Tensor | None,
+        duration: float | Tensor,
+        resets: Tensor | None = None,
+    ) -> Tensor:
+        if resets is not None and h0 is not None:
+            h0 = h0.masked_fill(resets[0], 0)  # what is not used may be NaN
+        states = super().flow(x, h0, duration, resets)
         if states.numel() == 0:
             return states
         # The dynamics keep every potential between the least and the largest of these.

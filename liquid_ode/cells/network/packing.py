@@ -48,8 +48,15 @@ class Steps(ABC):
         """Every sequence from its own last step to its first. Twice, it changes nothing."""
 
     @abstractmethod
-    def durations(self, durations: Tensor | PackedSequence) -> Tensor:
-        """The user's durations as data without features.
+    def before(self, data: Tensor) -> Tensor:
+        """At every step the data of the one before it, zeros at the first of each sequence."""
+
+    @abstractmethod
+    def of_each(self, name: str, values: Tensor | PackedSequence) -> Tensor:
+        """The user's value of each input as data without features.
+
+        A single value is that of every input, ``(T,)`` those of the inputs of all samples alike;
+        and each sample may have its own, also with a last axis of 1.
 
         Raises:
             ValueError: where they are not of the shape, or the lengths, of the inputs.
@@ -107,18 +114,26 @@ class EqualSteps(Steps):
     def reverse(self, data: Tensor) -> Tensor:
         return data.flip(0)
 
-    def durations(self, durations: Tensor | PackedSequence) -> Tensor:
-        if isinstance(durations, PackedSequence):
-            raise ValueError("durations are packed, x is not: pack both, or neither")
-        expected = (self.steps, *self.state_axes)
+    def before(self, data: Tensor) -> Tensor:
+        return torch.cat([torch.zeros_like(data[:1]), data[:-1]])
+
+    def of_each(self, name: str, values: Tensor | PackedSequence) -> Tensor:
+        if isinstance(values, PackedSequence):
+            raise ValueError(f"{name} are packed, x is not: pack both, or neither")
+        own = (self.steps, *self.state_axes)
         if self.batched and self.batch_first:
-            expected = (self.batch, self.steps)
-        if tuple(durations.shape) != expected:
-            raise ValueError(
-                f"durations must have shape {expected}, the time for which each input acts, "
-                f"not {tuple(durations.shape)}"
-            )
-        return self.take_data(durations)
+            own = (self.batch, self.steps)
+        shape = tuple(values.shape)
+        if shape == (*own, 1):
+            return self.take_data(values.squeeze(-1))
+        if shape == own:
+            return self.take_data(values)
+        if shape in {(), (self.steps,)}:  # if of one axis, it is that of time
+            return values.reshape(-1, 1).expand(self.steps, self.batch)
+        of_all = f", or {(self.steps,)} for all samples alike" if self.batched else ""
+        raise ValueError(
+            f"{name} must have shape {own} or {(*own, 1)}{of_all}, or be a single one, not {shape}"
+        )
 
     def take_data(self, x: Tensor) -> Tensor:
         """The user's tensor, time first and with an axis of samples."""
@@ -143,7 +158,7 @@ class PackedSteps(Steps):
 
     Args:
         packed: the inputs.
-        batch_first: whether padded durations are ``(B, T)``, else ``(T, B)``.
+        batch_first: whether padded values of each input are ``(B, T)``, else ``(T, B)``.
     """
 
     def __init__(self, packed: PackedSequence, batch_first: bool) -> None:
@@ -172,15 +187,22 @@ class PackedSteps(Steps):
     def reverse(self, data: Tensor) -> Tensor:
         return data.index_select(0, self._backwards.to(data.device))
 
-    def durations(self, durations: Tensor | PackedSequence) -> Tensor:
-        if isinstance(durations, PackedSequence):
-            durations = self._padded(durations)
+    def before(self, data: Tensor) -> Tensor:
+        time, sample, first = (index.to(data.device) for index in self._rows)
+        found = data.index_select(0, first[(time - 1).clamp_min(0)] + sample)
+        return found.masked_fill((time == 0).reshape(-1, *[1] * (data.ndim - 1)), 0)
+
+    def of_each(self, name: str, values: Tensor | PackedSequence) -> Tensor:
+        if isinstance(values, PackedSequence):
+            values = self._padded(name, values)
+        elif tuple(values.shape) in {(), (self.length,)}:
+            values = values.reshape(-1, 1).expand(self.length, self.batch)
         else:
-            durations = self._time_first(durations)
-        time, sample, _ = (index.to(durations.device) for index in self._rows)
+            values = self._time_first(name, values)
+        time, sample, _ = (index.to(values.device) for index in self._rows)
         if self.packed.sorted_indices is not None:
-            sample = self.packed.sorted_indices.to(durations.device)[sample]
-        return durations[time, sample]
+            sample = self.packed.sorted_indices.to(values.device)[sample]
+        return values[time, sample]
 
     def take_state(self, h: Tensor) -> Tensor:
         order = self.packed.sorted_indices
@@ -208,33 +230,34 @@ class PackedSteps(Steps):
         time, sample, first = self._rows
         return first[_lengths(self.packed)[sample] - 1 - time] + sample
 
-    def _time_first(self, durations: Tensor) -> Tensor:
-        """Padded durations as ``(T, B)``."""
-        turn = self.batch_first and durations.ndim == 2
-        padded = durations.t() if turn else durations
+    def _time_first(self, name: str, values: Tensor) -> Tensor:
+        """Padded values as ``(T, B)``."""
+        padded = values.squeeze(-1) if values.ndim == 3 and values.shape[-1] == 1 else values
+        padded = padded.t() if self.batch_first and padded.ndim == 2 else padded
         if padded.ndim != 2 or padded.shape[0] < self.length or padded.shape[1] != self.batch:
             shape = "(B, T)" if self.batch_first else "(T, B)"
             raise ValueError(
-                "durations of a packed sequence must be packed with its lengths, or padded, "
+                f"{name} of a packed sequence must be packed with its lengths, or padded, "
                 f"{shape} with B = {self.batch} and T of at least the longest length "
-                f"{self.length}, not {tuple(durations.shape)}"
+                f"{self.length}; or a single one, or {(self.length,)} for all samples alike; "
+                f"not {tuple(values.shape)}"
             )
         return padded
 
-    def _padded(self, durations: PackedSequence) -> Tensor:
-        """Packed durations as ``(T, B)``, in whatever order they were packed."""
-        if durations.data.shape[1:].numel() != 1:
+    def _padded(self, name: str, values: PackedSequence) -> Tensor:
+        """Packed values as ``(T, B)``, in whatever order they were packed."""
+        if values.data.shape[1:].numel() != 1:
             raise ValueError(
-                "the data of packed durations must have shape (N,) or (N, 1), "
-                f"not {tuple(durations.data.shape)}"
+                f"the data of packed {name} must have shape (N,) or (N, 1), "
+                f"not {tuple(values.data.shape)}"
             )
-        padded, lengths = pad_packed_sequence(durations)
+        padded, lengths = pad_packed_sequence(values)
         expected = _lengths(self.packed)
         if self.packed.unsorted_indices is not None:
             expected = expected[self.packed.unsorted_indices.to(expected.device)]
         if not torch.equal(lengths, expected):
             raise ValueError(
-                f"durations must be packed with the lengths of x, {expected.tolist()}, "
+                f"{name} must be packed with the lengths of x, {expected.tolist()}, "
                 f"not {lengths.tolist()}"
             )
         return padded.reshape(padded.shape[:2])

@@ -13,10 +13,11 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.checkpoint import checkpoint
 
-from liquid_ode.cells.base import RecurrentCell, check_durations, check_tensor
+from liquid_ode.cells.base import RecurrentCell, check_tensor
 from liquid_ode.cells.liquid.cell import LiquidCell
 from liquid_ode.cells.network.making import make_cell, wirings_of_layers
 from liquid_ode.cells.network.packing import Steps, steps_of
+from liquid_ode.cells.network.timing import Timing
 from liquid_ode.cells.wiring.wiring import Wiring, check_count
 from solvers import Solver
 
@@ -124,20 +125,32 @@ class LiquidRNN(nn.Module):
         self,
         x: Tensor | PackedSequence,
         h0: Tensor | None = None,
-        durations: Tensor | PackedSequence | None = None,
+        durations: float | Tensor | PackedSequence | None = None,
+        resets: Tensor | PackedSequence | None = None,
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """Run over the sequences.
 
         Args:
             x: ``(B, T, I)``; ``(T, I)`` unbatched; or a packed sequence, with data ``(N, I)``.
             h0: ``(num_layers * D, B, H)``; at rest if None. ``(num_layers * D, H)`` unbatched.
-            durations: ``(B, T)``, how long each input acts, in the cell's unit of time; 1 each if
-                None. ``(T,)`` unbatched; for a packed sequence packed with the same lengths, data
-                ``(N,)`` or ``(N, 1)``, or padded, where what is beyond a length is not used.
+            durations: how long each input acts, in the cell's unit of time; 1 each if None. A
+                number, or a tensor without axes, for every input; ``(T,)`` for those of all
+                samples alike; ``(B, T)`` or ``(B, T, 1)``. ``(T,)`` or ``(T, 1)`` unbatched; for a
+                packed sequence packed with the same lengths, data ``(N,)`` or ``(N, 1)``, or
+                padded, where what is beyond a length is not used.
+            resets: bool, of these shapes: before which inputs the state starts anew, at zero. See
+                below.
 
-        Without ``batch_first`` T comes before B in x, durations and outputs. For a cell on maps
-        ``(C, height, width)`` they take the place of I, and those of the state that of H. A
+        Without ``batch_first`` T comes before B in x, durations, resets and outputs. For a cell on
+        maps ``(C, height, width)`` they take the place of I, and those of the state that of H. A
         :class:`MixedMemoryCell` has states of 2 H.
+
+        A reset cuts a sequence into episodes, each as if run by itself, and no gradient crosses
+        it; where an episode fails (NaN), the next is whole. With ``done[t]`` where an environment
+        ended after its input t, ``resets[t + 1] = done[t]``. At its first input a sequence starts
+        from h0 unless it is reset there. The backward direction, which comes to an episode from
+        its end, starts anew at the same boundaries: before the last input of every episode but
+        the last, which it starts from its own h0; its h_n is that of the first episode.
 
         Returns:
             the states of the top layer after each input, ``(B, T, D * H)`` with the directions
@@ -149,7 +162,7 @@ class LiquidRNN(nn.Module):
                 is negative or not finite.
             SolverError: where the cell's solver fails.
         """
-        steps, data, h_n = self._run(x, h0, durations)
+        steps, data, h_n = self._run(x, h0, durations, resets)
         if self.projection is not None:
             lead = data.shape[: -self._feature_axes]
             data = self.projection(data.flatten(0, len(lead) - 1)).unflatten(0, lead)
@@ -159,7 +172,8 @@ class LiquidRNN(nn.Module):
         self,
         x: Tensor | PackedSequence,
         h0: Tensor | None = None,
-        durations: Tensor | PackedSequence | None = None,
+        durations: float | Tensor | PackedSequence | None = None,
+        resets: Tensor | PackedSequence | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Run over the sequences, as :meth:`forward`, for the last state of each alone.
 
@@ -170,7 +184,7 @@ class LiquidRNN(nn.Module):
         Raises:
             as :meth:`forward`.
         """
-        steps, _, h_n = self._run(x, h0, durations)
+        steps, _, h_n = self._run(x, h0, durations, resets)
         directions = 2 if self.bidirectional else 1
         top = zip(self.cells[-directions:], h_n[-directions:], strict=True)
         ends = [cast(RecurrentCell, cell).output(end) for cell, end in top]
@@ -187,21 +201,20 @@ class LiquidRNN(nn.Module):
         self,
         x: Tensor | PackedSequence,
         h0: Tensor | None,
-        durations: Tensor | PackedSequence | None,
+        durations: float | Tensor | PackedSequence | None,
+        resets: Tensor | PackedSequence | None,
     ) -> tuple[Steps, Tensor, Tensor]:
         """The steps of x, the outputs of the top layer, and h_n, in the order of the steps."""
         axes = self._feature_axes
         steps, data = steps_of(x, axes, self.input_size, batch_first=self.batch_first)
         starts = self._starts(steps, h0, tuple(data.shape[-axes:]))
-        times = self._times(steps, durations)
-        backwards = None
-        if self.bidirectional and times is not None:
-            backwards = steps.reverse(times)
+        timing = Timing.of(steps, durations, resets, data, axes)
+        backwards = timing.reverse(steps) if self.bidirectional else timing
         ends: list[Tensor] = []
         for layer in range(self.num_layers):
             if layer > 0:
                 data = F.dropout(data, self.dropout, self.training)
-            out, end = self._through(steps, len(ends), data, starts[len(ends)], times)
+            out, end = self._through(steps, len(ends), data, starts[len(ends)], timing)
             ends.append(end)
             if self.bidirectional:
                 turned, start = steps.reverse(data), starts[len(ends)]
@@ -212,24 +225,21 @@ class LiquidRNN(nn.Module):
         return steps, data, torch.stack(ends)
 
     def _through(
-        self, steps: Steps, index: int, data: Tensor, h: Tensor | None, times: Tensor | None
+        self, steps: Steps, index: int, data: Tensor, h: Tensor | None, timing: Timing
     ) -> tuple[Tensor, Tensor]:
         """The outputs of one cell after each input, and the state of each sample at its own end."""
         cell = cast(RecurrentCell, self.cells[index])
         again = self.recompute and torch.is_grad_enabled()
         blocks = steps.blocks(data)
-        spans: Sequence[float | Tensor] = [1.0] * len(blocks)
-        if times is not None:
-            spans = steps.blocks(times)
         states, ended = [], []
-        for x, span in zip(blocks, spans, strict=True):
+        for x, of_block in zip(blocks, timing.parts(steps.blocks, len(blocks)), strict=True):
             if h is not None and x.shape[1] < h.shape[0]:
                 ended.append(h[x.shape[1] :])
                 h = h[: x.shape[1]]
             if again:
-                part, h = _recomputed(cell, x, h, span, math.isqrt(steps.length))
+                part, h = _recomputed(cell, x, h, of_block, math.isqrt(steps.length))
             else:
-                part = cell.flow(x, h, span)
+                part = of_block.flow(cell, x, h)
                 h = part[-1]
             states.append(part)
         ends = torch.cat([cast(Tensor, h), *reversed(ended)])
@@ -251,18 +261,6 @@ class LiquidRNN(nn.Module):
             )
         return steps.take_state(h0).unbind()
 
-    def _times(self, steps: Steps, durations: Tensor | PackedSequence | None) -> Tensor | None:
-        """The durations as data, with an axis of 1 for each of a sample's."""
-        if durations is None:
-            return None
-        if not isinstance(durations, (Tensor, PackedSequence)):
-            raise ValueError(
-                f"durations must be a tensor or a PackedSequence, not {type(durations).__name__}"
-            )
-        times = steps.durations(durations)
-        check_durations(times)
-        return times.reshape(*times.shape, *(1,) * self._feature_axes)
-
     def extra_repr(self) -> str:
         shown = [f"{self.input_size}, {self.hidden_size}"]
         usual = {"num_layers": 1, "batch_first": True, "dropout": 0.0}
@@ -274,16 +272,16 @@ class LiquidRNN(nn.Module):
 
 
 def _recomputed(
-    cell: RecurrentCell, x: Tensor, h: Tensor | None, span: float | Tensor, length: int
+    cell: RecurrentCell, x: Tensor, h: Tensor | None, timing: Timing, length: int
 ) -> tuple[Tensor, Tensor]:
     """The states under the inputs of a block, and the last; ``length`` steps recorded at a time."""
     parts = x.split(length)
-    spans = span.split(length) if isinstance(span, Tensor) else [span] * len(parts)
     # By default the shape of every tensor is noted, to compare it when it is made again: in small
     # batches those notes take as much memory as the outputs.
     how: dict[str, Any] = {"use_reentrant": False, "determinism_check": "none"}
     states = []
-    for part, of_part in zip(parts, spans, strict=True):
-        states.append(checkpoint(cell.flow, part, h, of_part, **how))
+    of_parts = timing.parts(lambda of_all: of_all.split(length), len(parts))
+    for part, of_part in zip(parts, of_parts, strict=True):
+        states.append(checkpoint(of_part.flow, cell, part, h, **how))
         h = states[-1][-1].clone()  # what is kept for the gradient; a view would keep them all
     return torch.cat(states), cast(Tensor, h)

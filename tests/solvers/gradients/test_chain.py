@@ -80,15 +80,87 @@ def test_gradient_of_a_chain_by_finite_differences(solver: solvers.Solver, kind:
     assert torch.autograd.gradgradcheck(solve, tensors(), fast_mode=True)
 
 
+def anew() -> Tensor:
+    """Restarts of two samples, one of them before the first problem."""
+    found = torch.zeros(T, B, 1, dtype=torch.bool)
+    found[0, 1] = found[2, 3] = found[1, 3] = True
+    return found
+
+
+def one_by_one_anew(solver: solvers.Solver, fields: list, y0: Tensor) -> Tensor:  # type: ignore[type-arg]
+    ends = []
+    for field, zero in zip(fields, anew(), strict=True):
+        y0 = solver.solve(field, torch.where(zero, 0.0, y0), (0.0, 0.7)).y
+        ends.append(y0)
+    return torch.stack(ends)
+
+
+@pytest.mark.parametrize("kind", [LiquidField, Saturating])
+@pytest.mark.parametrize("solver", [*RELAXATIONS, *OTHERS], ids=repr)
+def test_samples_that_start_from_zero(solver: solvers.Solver, kind: type) -> None:
+    weight, bias, rate, y0 = tensors()
+    found = []
+    for solve in (one_by_one_anew, lambda s, f, y: s.solve_chain(f, y, (0.0, 0.7), anew())):
+        ends = solve(solver, fields_of(kind, weight, bias, rate), y0)
+        grads = torch.autograd.grad(ends.sin().sum(), (weight, bias, rate, y0))
+        found.append([ends, *grads])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-11, atol=1e-12)
+    assert torch.equal(found[1][-1][1], torch.zeros(H, dtype=torch.float64))
+    with torch.no_grad():
+        ends = solver.solve_chain(fields_of(kind, weight, bias, rate), y0, (0.0, 0.7), anew())
+    torch.testing.assert_close(ends, found[0][0], rtol=1e-11, atol=1e-12)
+    for single in (0, 1):  # problem
+        field = fields_of(kind, weight, bias, rate)[single : single + 1]
+        ends = solver.solve_chain(field, y0, restarts=anew()[single : single + 1])
+        expected = solver.solve(field[0], torch.where(anew()[single], 0.0, y0)).y
+        torch.testing.assert_close(ends[0], expected)
+
+
+@pytest.mark.parametrize("solver", RELAXATIONS[1:], ids=repr)
+def test_gradient_with_restarts_by_finite_differences(solver: solvers.Solver) -> None:
+    def solve(weight: Tensor, bias: Tensor, rate: Tensor, y0: Tensor) -> Tensor:
+        return solver.solve_chain(fields_of(LiquidField, weight, bias, rate), y0, restarts=anew())
+
+    assert is_taped(solve(*tensors()))
+    assert torch.autograd.gradcheck(solve, tensors())
+    assert torch.autograd.gradgradcheck(solve, tensors(), fast_mode=True)
+
+
+def test_restarts_of_one_system() -> None:
+    fields = [lambda t, y: -y, lambda t, y: -2 * y]
+    y0 = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    for restarts in ([False, True], [True, False], [False, False]):
+        ends = Heun(3).solve_chain(fields, y0, restarts=torch.tensor(restarts).unsqueeze(1))
+        first = Heun(3).solve(fields[0], y0 * (not restarts[0])).y
+        torch.testing.assert_close(ends[0], first)
+        torch.testing.assert_close(ends[1], Heun(3).solve(fields[1], first * (not restarts[1])).y)
+
+
+def test_restarts_are_batched_by_vmap() -> None:
+    weight, bias, rate, y0 = tensors()
+
+    def solve(restarts: Tensor) -> Tensor:
+        fields = fields_of(LiquidField, weight, bias, rate)
+        return ExponentialEuler(steps=2).solve_chain(fields, y0, restarts=restarts)
+
+    each = torch.stack([anew(), ~anew(), torch.zeros_like(anew())])
+    expected = torch.stack([solve(one) for one in each])
+    torch.testing.assert_close(torch.vmap(solve)(each), expected)
+
+
 @pytest.mark.parametrize("kind", [LiquidField, Saturating])
 def test_a_chain_in_chunks_of_rows(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
     weight, bias, rate, y0 = tensors()
-    found = []
+    found: list[list[Tensor]] = []
     for elements in (2**16, 8 / torch.get_num_threads()):
         monkeypatch.setattr(chunks, "_ELEMENTS_A_THREAD", elements)
-        ends = SemiImplicitEuler(steps=3).solve_chain(fields_of(kind, weight, bias, rate), y0)
-        assert is_taped(ends)
-        found.append([ends, *torch.autograd.grad(ends.sin().sum(), (weight, bias, rate, y0))])
+        found.append([])
+        fields = fields_of(kind, weight, bias, rate)
+        for restarts in (None, anew()):
+            ends = SemiImplicitEuler(steps=3).solve_chain(fields, y0, restarts=restarts)
+            assert is_taped(ends)
+            grads = torch.autograd.grad(ends.sin().sum(), (weight, bias, rate, y0))
+            found[-1] += [ends, *grads]
     for whole, parts in zip(*found, strict=True):
         torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-12)
 
@@ -159,6 +231,11 @@ def test_bad_chains() -> None:
             Euler().solve_chain(fields_of(LiquidField, weight, bias, rate), y0)
     with pytest.raises(ValueError, match="t_span must run forwards"):
         Euler().solve_chain(fields_of(LiquidField, weight, bias, rate), y0, (1.0, 0.0))
+    fields = fields_of(LiquidField, weight, bias, rate)
+    for count in (1, T):
+        for bad in (torch.ones(count, B) > 0, torch.ones(count, B, 1), [True] * count):
+            with pytest.raises(ValueError, match=rf"restarts must .*\({count}, 5, 1\), not"):
+                Euler().solve_chain(fields[:count], y0, restarts=bad)
 
 
 def test_states_may_be_edited_in_place() -> None:
