@@ -9,6 +9,7 @@ from liquid_ode.cells.liquid.cell import LiquidCell, LiquidField
 from liquid_ode.cells.liquid.conv import ConvLiquidCell, ConvLiquidField
 from liquid_ode.cells.ltc.cell import LTCCell, LTCField
 from liquid_ode.cells.mixed_memory import MixedMemoryCell
+from liquid_ode.cells.network.readout import MotorReadout
 from liquid_ode.cells.network.rnn import LiquidRNN
 from liquid_ode.cells.wiring.wiring import Wiring
 
@@ -24,6 +25,7 @@ __all__ = [
     "LiquidField",
     "LiquidRNN",
     "MixedMemoryCell",
+    "MotorReadout",
     "NoGateForm",
     "ODECell",
     "PureForm",

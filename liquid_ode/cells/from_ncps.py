@@ -16,6 +16,7 @@ from liquid_ode.cells.cfc.forms import CfCForm, GatedForm, LeCunTanh, NoGateForm
 from liquid_ode.cells.cfc.wired import WiredCfCCell
 from liquid_ode.cells.ltc.cell import SMALLEST, LTCCell, softplus_inverse
 from liquid_ode.cells.mixed_memory import MixedMemoryCell
+from liquid_ode.cells.network.readout import MotorReadout
 from liquid_ode.cells.network.rnn import LiquidRNN
 from liquid_ode.cells.wiring.wiring import Wiring
 
@@ -27,36 +28,6 @@ _FORMS: dict[str, CfCForm] = {
 }
 # A clipped parameter may be 0, which a softplus only approaches.
 _LEAST = 1e-8
-
-
-class MotorReadout(nn.Module):
-    """y = weight * h + bias of the first ``size`` neurons alone, the motor neurons.
-
-    Args:
-        size: how many they are.
-        weight: ``(size,)``; 1 each if None.
-        bias: ``(size,)``; 0 each if None.
-    """
-
-    weight: nn.Parameter | None
-    bias: nn.Parameter | None
-
-    def __init__(self, size: int, weight: Tensor | None = None, bias: Tensor | None = None) -> None:
-        super().__init__()
-        self.size = size
-        for name, value in {"weight": weight, "bias": bias}.items():
-            parameter = None if value is None else nn.Parameter(value.detach().clone())
-            self.register_parameter(name, parameter)
-
-    def forward(self, h: Tensor) -> Tensor:
-        y = h[..., : self.size]
-        if self.weight is not None:
-            y = y * self.weight
-        return y if self.bias is None else y + self.bias
-
-    def extra_repr(self) -> str:
-        parts = [name for name in ("weight", "bias") if getattr(self, name) is not None]
-        return ", ".join([str(self.size), *parts])
 
 
 def from_ncps(module: nn.Module) -> RecurrentCell | LiquidRNN:
@@ -107,7 +78,7 @@ def _rnn_of_cfc(module: Any) -> LiquidRNN:
     cell = _wired_cfc(module.rnn_cell) if wired else _cfc(module.rnn_cell)
     parts: list[nn.Module] = []
     if wired and module.rnn_cell.layer_sizes[-1] < cell.hidden_size:
-        parts.append(MotorReadout(module.rnn_cell.layer_sizes[-1]))
+        parts.append(_readout(cell.hidden_size, module.rnn_cell.layer_sizes[-1]))
     if isinstance(module.fc, nn.Linear):
         parts.append(copy.deepcopy(module.fc))
     return _rnn(module, cell, parts)
@@ -117,8 +88,21 @@ def _rnn_of_ltc(module: Any) -> LiquidRNN:
     theirs = module.rnn_cell
     weight, bias = (getattr(theirs, name, None) for name in ("output_w", "output_b"))
     whole = theirs.motor_size == theirs.state_size and weight is None
-    parts = [] if whole else [MotorReadout(theirs.motor_size, weight, bias)]
+    parts = [] if whole else [_readout(theirs.state_size, theirs.motor_size, weight, bias)]
     return _rnn(module, _ltc(theirs), parts)
+
+
+def _readout(
+    units: int, motor: int, weight: Tensor | None = None, bias: Tensor | None = None
+) -> MotorReadout:
+    """Of the first neurons, which are motor neurons in ncps also where a wiring names no others."""
+    others = {"others": slice(motor, units)} if motor < units else {}
+    mask = torch.ones(units, units, dtype=torch.bool)
+    readout = MotorReadout(Wiring.from_mask(mask, layers={"motor": slice(0, motor), **others}))
+    for name, value in {"weight": weight, "bias": bias}.items():
+        if value is not None:
+            setattr(readout, name, nn.Parameter(value.detach().clone()))
+    return readout
 
 
 def _rnn(module: Any, cell: RecurrentCell, parts: Sequence[nn.Module]) -> LiquidRNN:

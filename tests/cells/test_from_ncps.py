@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from liquid_ode.cells.cfc.cell import CfCCell
 from liquid_ode.cells.cfc.wired import WiredCfCCell
-from liquid_ode.cells.from_ncps import MotorReadout, from_ncps
+from liquid_ode.cells.from_ncps import from_ncps
 from liquid_ode.cells.ltc.cell import LTCCell
 from liquid_ode.cells.mixed_memory import MixedMemoryCell
 from liquid_ode.cells.network.rnn import LiquidRNN
@@ -306,15 +306,6 @@ def test_what_has_no_counterpart() -> None:
     for module in (nn.GRU(3, 4), CfCCell(3, 4)):
         with pytest.raises(ValueError, match=r"takes a module of ncps.torch, one of CfC, LTC"):
             from_ncps(module)
-
-
-def test_motor_readout() -> None:
-    h = torch.arange(6.0).view(2, 3)
-    torch.testing.assert_close(MotorReadout(2)(h), h[:, :2])
-    affine = MotorReadout(2, torch.tensor([2.0, 3.0]), torch.tensor([0.5, -0.5]))
-    torch.testing.assert_close(affine(h), torch.tensor([[0.5, 2.5], [6.5, 11.5]]))
-    assert repr(affine) == "MotorReadout(2, weight, bias)"
-    assert len(list(affine.parameters())) == 2
 
 
 def test_ncps_is_not_imported_by_the_package() -> None:

@@ -17,6 +17,7 @@ from liquid_ode.cells.base import RecurrentCell, check_tensor
 from liquid_ode.cells.liquid.cell import LiquidCell
 from liquid_ode.cells.network.making import make_cell, wirings_of_layers
 from liquid_ode.cells.network.packing import Steps, steps_of
+from liquid_ode.cells.network.readout import MotorReadout
 from liquid_ode.cells.network.timing import Timing
 from liquid_ode.cells.wiring.wiring import Wiring, check_count
 from solvers import Solver
@@ -56,9 +57,9 @@ class LiquidRNN(nn.Module):
         dropout: probability of zeroing an output of a layer but the top one, in training.
         bidirectional: a second cell in each layer goes from the end to the start.
         projection: a linear map of the outputs of the top layer to this number of features, or
-            a module, which is called on rows ``(N, D * H)`` (or maps ``(N, D * H, height,
-            width)``). Unlike ``proj_size`` of :class:`torch.nn.LSTM`, it is not part of the
-            recurrence.
+            a module, such as :class:`MotorReadout`, which is called on rows ``(N, D * H)`` (or
+            maps ``(N, D * H, height, width)``). Unlike ``proj_size`` of :class:`torch.nn.LSTM`, it
+            is not part of the recurrence.
         recompute: the gradient makes the inner states of a sequence again, in segments of about
             √T steps, instead of keeping them: memory hardly grows with the length beyond inputs
             and outputs, for one more forward pass.
@@ -106,7 +107,7 @@ class LiquidRNN(nn.Module):
             size = input_size if layer == 0 else directions * hidden_size
             for _ in range(directions):
                 self.cells.append(make_cell(cell, size, hidden_size, solver, wires))
-        if isinstance(projection, int) and self._feature_axes > 1:
+        if isinstance(projection, (int, MotorReadout)) and self._feature_axes > 1:
             raise ValueError(
                 f"{type(self.cells[0]).__name__} gives maps: projection must be a module that "
                 f"takes maps, such as a convolution, not {projection}"
