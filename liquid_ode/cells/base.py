@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from liquid_ode.cells.names import explained
 from liquid_ode.cells.wiring.wiring import Wiring, check_count
 from solvers import Solver
 
@@ -85,6 +86,7 @@ class RecurrentCell(nn.Module, ABC):
         """What a network passes on of states ``(..., *state)``: all, unless a cell says less."""
         return states
 
+    @explained
     def forward(
         self, x: Tensor, h0: Tensor | None = None, *, duration: float | Tensor = 1.0
     ) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from liquid_ode.cells.base import RecurrentCell
 from liquid_ode.cells.cfc.forms import CfCForm, GatedForm, LeCunTanh
+from liquid_ode.cells.names import explained
 from liquid_ode.cells.wiring.masks import clear_unused, masked, register_masks, set_masks
 from liquid_ode.cells.wiring.wiring import Wiring, check_count
 
@@ -60,6 +61,7 @@ class CfCCell(RecurrentCell):
     recurrent_mask: Tensor | None
     input_mask: Tensor | None
 
+    @explained
     def __init__(
         self,
         input_size: int,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from liquid_ode.cells.base import RecurrentCell
 from liquid_ode.cells.cfc.cell import CfCCell, check_form, check_no_solver
 from liquid_ode.cells.cfc.forms import CfCForm, GatedForm
+from liquid_ode.cells.names import explained
 from liquid_ode.cells.wiring.wiring import Wiring
 
 
@@ -43,6 +44,7 @@ class WiredCfCCell(RecurrentCell):
     autonomy, Nature Machine Intelligence 2020, for the layers.
     """
 
+    @explained
     def __init__(
         self,
         input_size: int,

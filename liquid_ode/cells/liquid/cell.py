@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from liquid_ode.cells.base import bounded_tau, of_each
 from liquid_ode.cells.liquid.dynamics import LiquidDynamics, LiquidParameters, LiquidTarget
+from liquid_ode.cells.names import explained
 from liquid_ode.cells.wiring.masks import masked
 from liquid_ode.cells.wiring.wiring import Wiring
 from solvers import Euler, Pullback, PullbackFunction, Solver
@@ -108,6 +109,7 @@ class LiquidCell(LiquidParameters):
 
     inputs: nn.Linear
 
+    @explained
     def __init__(
         self,
         input_size: int,

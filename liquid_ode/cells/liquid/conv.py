@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from liquid_ode.cells.base import bounded_tau, of_each
 from liquid_ode.cells.liquid.dynamics import LiquidDynamics, LiquidParameters, LiquidTarget
+from liquid_ode.cells.names import explained
 from liquid_ode.cells.wiring.masks import masked
 from liquid_ode.cells.wiring.wiring import Wiring, check_count
 from solvers import Euler, Solver
@@ -102,6 +103,7 @@ class ConvLiquidCell(LiquidParameters):
 
     inputs: nn.Conv2d
 
+    @explained
     def __init__(
         self,
         input_size: int,

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from liquid_ode.cells.base import ODECell, of_each
 from liquid_ode.cells.ltc.conductance import SynapseGradients, Synapses
+from liquid_ode.cells.names import explained
 from liquid_ode.cells.wiring.masks import clear_unused, masked, register_masks, set_masks
 from liquid_ode.cells.wiring.wiring import Wiring
 from solvers import PullbackFunction, QuasilinearField, SemiImplicitEuler, Solver, SolverError
@@ -143,6 +144,7 @@ class LTCCell(ODECell):
     recurrent_mask: Tensor | None
     input_mask: Tensor | None
 
+    @explained
     def __init__(
         self,
         input_size: int,

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from liquid_ode.cells.base import RecurrentCell, check_tensor
 from liquid_ode.cells.liquid.cell import LiquidCell
+from liquid_ode.cells.names import explained
 from liquid_ode.cells.network.making import make_cell, wirings_of_layers
 from liquid_ode.cells.network.packing import Steps, steps_of
 from liquid_ode.cells.network.readout import MotorReadout
@@ -70,6 +71,7 @@ class LiquidRNN(nn.Module):
         ValueError: where an argument is out of range, or the cell does not take it.
     """
 
+    @explained
     def __init__(
         self,
         input_size: int,
@@ -122,6 +124,7 @@ class LiquidRNN(nn.Module):
         owned = self.cells if isinstance(projection, nn.Module) else self
         owned.to(device=device, dtype=dtype)
 
+    @explained
     def forward(
         self,
         x: Tensor | PackedSequence,
@@ -169,6 +172,7 @@ class LiquidRNN(nn.Module):
             data = self.projection(data.flatten(0, len(lead) - 1)).unflatten(0, lead)
         return steps.give_data(data), steps.give_state(h_n)
 
+    @explained
     def last(
         self,
         x: Tensor | PackedSequence,

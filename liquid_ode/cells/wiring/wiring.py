@@ -301,5 +301,9 @@ def _check_sparsity(sparsity: float) -> None:
 def check_count(name: str, value: int) -> int:
     """Return ``value``, or raise ValueError where it is no whole number of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+        remedy = "; a wiring is given as wiring=, with hidden_size=wiring.units"
+        raise ValueError(
+            f"{name} must be a whole number of at least 1, not {value!r}"
+            f"{remedy if isinstance(value, Wiring) else ''}"
+        )
     return value
