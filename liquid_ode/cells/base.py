@@ -258,6 +258,8 @@ class ODECell(RecurrentCell):
         if not isinstance(duration, Tensor) and duration == 0:
             states = state.repeat(x.shape[0], *[1] * state.ndim)  # not h0 itself
             return states if resets is None else states.masked_fill(resets.cumsum(0) > 0, 0)
+        if state.numel() == 0:  # nothing to solve, but gradients of zero, as every part of a batch
+            return torch.stack([state + field(state.new_zeros(()), state) for field in fields])
         span = (0.0, 1.0 if isinstance(duration, Tensor) else float(duration))
         if resets is None:
             return self.solver.solve_chain(fields, state, span)

@@ -97,7 +97,7 @@ def _readout(
 ) -> MotorReadout:
     """Of the first neurons, which are motor neurons in ncps also where a wiring names no others."""
     others = {"others": slice(motor, units)} if motor < units else {}
-    mask = torch.ones(units, units, dtype=torch.bool)
+    mask = Wiring.full(units).recurrent
     readout = MotorReadout(Wiring.from_mask(mask, layers={"motor": slice(0, motor), **others}))
     for name, value in {"weight": weight, "bias": bias}.items():
         if value is not None:

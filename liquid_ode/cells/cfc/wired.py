@@ -71,8 +71,7 @@ class WiredCfCCell(RecurrentCell):
         self.layers = nn.ModuleDict()  # in the order of the neurons
         for name, mask in _masks_of_inputs(wiring, input_size).items():
             size, inputs = mask.shape
-            dense = torch.ones(size, size, dtype=torch.bool)
-            wires = Wiring.from_mask(dense, mask)
+            wires = Wiring.from_mask(Wiring.full(size).recurrent, mask)
             cell = CfCCell(inputs, size, wiring=wires, form=form, mask_time=mask_time)
             self.layers[name] = cell
 
@@ -99,7 +98,7 @@ def _masks_of_inputs(wiring: Wiring, input_size: int) -> dict[str, Tensor]:
     """What drives each layer, bool ``(neurons, sources)``; ValueError where that is no chain."""
     recurrent, inputs = wiring.recurrent, wiring.inputs
     if inputs is None:
-        inputs = torch.ones(wiring.units, input_size, dtype=torch.bool)
+        inputs = torch.ones(wiring.units, input_size, dtype=torch.bool, device="cpu")
     if inputs.shape[1] != input_size:
         raise ValueError(
             f"the wiring takes {inputs.shape[1]} inputs, the cell has input_size={input_size}"

@@ -13,18 +13,24 @@ from solvers import Solver
 
 
 def wirings_of_layers(
-    wiring: Wiring | Sequence[Wiring | None] | None, num_layers: int
+    wiring: Wiring | Sequence[Wiring | None] | None, sizes: Sequence[int]
 ) -> Sequence[Wiring | None]:
-    """The wiring of every layer."""
+    """The wiring of every layer, whose inputs have these sizes."""
+    if isinstance(wiring, Wiring) and wiring.input_size is not None and len(set(sizes)) > 1:
+        raise ValueError(
+            f"the wiring takes {wiring.input_size} inputs, but the layers take {list(sizes)}: give "
+            "a sequence of one wiring for each layer, such as [Wiring.auto_ncp(size, ...) for size "
+            f"in {list(sizes)}]"
+        )
     if wiring is None or isinstance(wiring, Wiring):
-        return [wiring] * num_layers
+        return [wiring] * len(sizes)
     if not isinstance(wiring, Sequence):
         raise ValueError(
             "wiring must be a Wiring, such as Wiring.random(...), or a sequence of one for each "
             f"layer, not {type(wiring).__name__}"
         )
-    if len(wiring) != num_layers:
-        raise ValueError(f"{len(wiring)} wirings were given for {num_layers} layers")
+    if len(wiring) != len(sizes):
+        raise ValueError(f"{len(wiring)} wirings were given for {len(sizes)} layers")
     return wiring
 
 

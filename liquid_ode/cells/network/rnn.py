@@ -105,8 +105,8 @@ class LiquidRNN(nn.Module):
         self.recompute = recompute
         directions = 2 if bidirectional else 1
         self.cells = nn.ModuleList()  # layer 0, layer 0 backwards, layer 1, ...
-        for layer, wires in enumerate(wirings_of_layers(wiring, num_layers)):
-            size = input_size if layer == 0 else directions * hidden_size
+        sizes = [input_size, *[directions * hidden_size] * (num_layers - 1)]
+        for size, wires in zip(sizes, wirings_of_layers(wiring, sizes), strict=True):
             for _ in range(directions):
                 self.cells.append(make_cell(cell, size, hidden_size, solver, wires))
         if isinstance(projection, (int, MotorReadout)) and self._feature_axes > 1:

@@ -149,6 +149,23 @@ def test_dropout_takes_the_same_elements(form: str, bidirectional: bool) -> None
     assert torch.equal(ours(x)[1], ours(x)[1])
 
 
+@pytest.mark.parametrize("form", ["equal", "unbatched", "unsorted"])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_outputs_are_contiguous_where_its_own_are(
+    form: str, batch_first: bool, bidirectional: bool
+) -> None:
+    gru, ours = pair(num_layers=2, batch_first=batch_first, bidirectional=bidirectional)
+    x = given(form, inputs(form, batch_first), batch_first)
+    strides = []
+    for rnn in (gru, ours):
+        out, h_n = rnn(x)
+        values = out if isinstance(out, Tensor) else out.data
+        strides.append((values.stride(), h_n.stride(), h_n.is_contiguous()))
+    assert strides[0] == strides[1]
+    assert strides[0][2]
+
+
 def test_dropout_of_one_layer_does_nothing_and_says_so() -> None:
     for make in (nn.GRU, LiquidRNN):
         with pytest.warns(UserWarning, match="dropout"):
