@@ -20,6 +20,7 @@ from liquid_ode.cells.testing.interface import (
     check_shapes,
 )
 from liquid_ode.cells.testing.masks import check_masks
+from liquid_ode.cells.testing.resets import check_resets
 from liquid_ode.cells.testing.samples import Make
 from liquid_ode.cells.testing.transforms import check_transforms
 
@@ -34,6 +35,7 @@ __all__ = [
     "check_gradients",
     "check_masks",
     "check_permutation",
+    "check_resets",
     "check_shapes",
     "check_streaming",
     "check_transforms",
@@ -62,6 +64,7 @@ def check_cell(make: Make, *, per_sample: bool = True) -> None:
     check_permutation(make)
     check_streaming(make)
     check_durations(make, per_sample=per_sample)
+    check_resets(make, per_sample=per_sample)
     check_gradients(make)
     check_transforms(make)
     check_masks(make)

@@ -15,6 +15,7 @@ from liquid_ode.cells.liquid.cell import VectorTarget
 from liquid_ode.cells.liquid.conv import ConvLiquidCell
 from liquid_ode.cells.wiring.masks import masked
 from solvers import Euler, Pullback, Uniform
+from solvers import Pullback, SolverError
 
 
 def rejects(check: Callable[..., None], make: testing.Make, words: str) -> None:
@@ -132,6 +133,71 @@ def test_bad_input_that_is_not_refused_fails() -> None:
     rejects(testing.check_bad_input, Trusting, r"should raise a ValueError .*, not RuntimeError")
     rejects(testing.check_bad_input, Positive, "'duration' .*'duration': -1.0.*raises nothing")
     rejects(testing.check_bad_input, Mute, "should say 'x must have shape' .*something is wrong")
+
+
+class Sweeping(LiquidCell):
+    """Resets every sample where one is reset."""
+
+    def flow(
+        self,
+        x: Tensor,
+        h0: Tensor | None,
+        duration: float | Tensor,
+        resets: Tensor | None = None,
+    ) -> Tensor:
+        if resets is not None:
+            resets = resets.any(1, keepdim=True).expand_as(resets)
+        return super().flow(x, h0, duration, resets)
+
+
+class Stubborn(LiquidCell):
+    """Takes resets, and leaves them."""
+
+    def flow(
+        self,
+        x: Tensor,
+        h0: Tensor | None,
+        duration: float | Tensor,
+        resets: Tensor | None = None,
+    ) -> Tensor:
+        return super().flow(x, None if h0 is None else h0.nan_to_num(0.0), duration)
+
+
+class Multiplying(LiquidCell):
+    """A NaN times zero is a NaN."""
+
+    def flow(
+        self,
+        x: Tensor,
+        h0: Tensor | None,
+        duration: float | Tensor,
+        resets: Tensor | None = None,
+    ) -> Tensor:
+        if resets is not None and h0 is not None:
+            return super().flow(x, h0 * ~resets[0], duration, resets.logical_and(resets[0] * 0 < 0))
+        return super().flow(x, h0, duration)
+
+
+class Leaking(LiquidCell):
+    """The states of an episode are its own, their gradients are not."""
+
+    def flow(
+        self,
+        x: Tensor,
+        h0: Tensor | None,
+        duration: float | Tensor,
+        resets: Tensor | None = None,
+    ) -> Tensor:
+        states = super().flow(x, h0, duration, resets)
+        return states if resets is None else states + (x.sum() - x.sum().detach())
+
+
+def test_resets_that_are_none_fail() -> None:
+    for broken in (Sweeping, Stubborn):
+        rejects(testing.check_resets, broken, "give every episode the states it gets alone")
+    with pytest.raises(SolverError, match="NaN"):
+        testing.check_resets(Multiplying)
+    rejects(testing.check_resets, Leaking, "no gradient should go from after a reset to before")
 
 
 class Secretive(LiquidCell):
