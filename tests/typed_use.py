@@ -24,6 +24,7 @@ from liquid_ode import (
     LiquidRNN,
     LTCCell,
     MinSNR,
+    MotorReadout,
     ProbabilityFlow,
     RecurrentCell,
     TrainConfig,
@@ -150,7 +151,13 @@ def cells() -> None:
     every: list[RecurrentCell] = [*ode_cells, CfCCell(3, 8), ncp, GRU(3, 8)]
     assert_type(every[0].sequence(torch.zeros(5, 2, 3), None, torch.ones(5, 2)), Tensor)
     assert_type(LiquidRNN(3, 8, num_layers=2, solver=Heun(2)), LiquidRNN)
-    assert_type(LiquidRNN(3, 8, cell=GRU, projection=4), LiquidRNN)
+    rnn = LiquidRNN(3, 8, cell=GRU, projection=4)
+    assert_type(rnn, LiquidRNN)
+    resets = torch.zeros(2, 5, dtype=torch.bool)
+    _, h = rnn.forward(torch.zeros(2, 5, 3), None, 0.5, resets)
+    assert_type(h, Tensor)
+    assert_type(rnn.last(torch.zeros(2, 5, 3), h, resets=resets)[0], Tensor)
+    assert_type(MotorReadout(Wiring.auto_ncp(3, 8, 2), affine=True), MotorReadout)
 
 
 def diffusion() -> None:

@@ -139,9 +139,11 @@ class LiquidRNN(nn.Module):
             h0: ``(num_layers * D, B, H)``; at rest if None. ``(num_layers * D, H)`` unbatched.
             durations: how long each input acts, in the cell's unit of time; 1 each if None. A
                 number, or a tensor without axes, for every input; ``(T,)`` for those of all
-                samples alike; ``(B, T)`` or ``(B, T, 1)``. ``(T,)`` or ``(T, 1)`` unbatched; for a
-                packed sequence packed with the same lengths, data ``(N,)`` or ``(N, 1)``, or
-                padded, where what is beyond a length is not used.
+                samples alike (a single axis is always that of time); ``(B, T)`` or ``(B, T, 1)``.
+                ``(T,)`` or ``(T, 1)`` unbatched; for a packed sequence packed with the same
+                lengths, data ``(N,)`` or ``(N, 1)``, or padded, where what is beyond a length is
+                not used. Of any dtype of real numbers. An input of duration 0, such as padding,
+                leaves the state alone.
             resets: bool, of these shapes: before which inputs the state starts anew, at zero. See
                 below.
 
