@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from liquid_ode.cells.base import RecurrentCell
 from liquid_ode.cells.cfc.cell import CfCCell
+from liquid_ode.cells.names import explained
 from liquid_ode.cells.network.making import make_cell
 from liquid_ode.cells.wiring.wiring import Wiring
 from solvers import Solver
@@ -48,6 +49,7 @@ class MixedMemoryCell(RecurrentCell):
     series, 2020, where the cell is an ODE-RNN.
     """
 
+    @explained
     def __init__(
         self,
         input_size: int,

@@ -39,7 +39,7 @@ NAMES = {
     "input_mapping": "an LTCCell has an affine one, which starts as none",
     "output_mapping": "it is projection here: projection=MotorReadout(wiring, affine=True)",
     "epsilon": "it is fixed here, at 1e-8",
-    "mixed_memory": "a network here has no LSTM beside its cell: run a torch.nn.LSTM before it",
+    "mixed_memory": "it is a cell here: cell=functools.partial(MixedMemoryCell, cell=LTCCell)",
     "implicit_param_constraints": "parameters here are always positive where they have to be",
 }
 """Names that users of torch.nn.GRU and of ncps write, with what serves here."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from liquid_ode import ConvLiquidCell, LiquidCell, LiquidRNN, LTCCell
+from liquid_ode import (
+    CfCCell,
+    ConvLiquidCell,
+    LiquidCell,
+    LiquidRNN,
+    LTCCell,
+    MixedMemoryCell,
+    PureForm,
+    WiredCfCCell,
+    Wiring,
+)
 from solvers import DormandPrince, Heun
 from tests.cells.network.rnn_cells import BATCH, INPUT, LENGTH, PlainCell, close, make, problem
 from tests.versions import needs_compiler
@@ -103,6 +114,9 @@ PADDED = {
     "heun": {"solver": Heun(2)},
     "tolerance": {"solver": DormandPrince()},
     "ltc": {"cell": LTCCell},
+    "cfc": {"cell": CfCCell},
+    "pure": {"cell": functools.partial(CfCCell, form=PureForm())},
+    "mixed": {"cell": MixedMemoryCell},
     "own": {"cell": PlainCell},
 }
 
@@ -123,9 +137,13 @@ def test_padding_of_duration_zero_leaves_a_state_alone(kind: str) -> None:
     assert torch.equal(out[0, 3], out[0, 2])
 
 
-def test_padding_of_maps() -> None:
-    rnn = LiquidRNN(2, 3, cell=ConvLiquidCell).double()
-    x, durations = problem(2, 4, (2, 4, 5))
+@pytest.mark.parametrize("maps", [False, True])
+def test_padding_of_circuits_and_maps(maps: bool) -> None:
+    options: dict[str, Any] = {"cell": ConvLiquidCell}
+    if not maps:
+        options = {"cell": WiredCfCCell, "wiring": Wiring.auto_ncp(2, 5, 2)}
+    rnn = LiquidRNN(2, 5, **options).double()
+    x, durations = problem(2, 4, (2, 4, 5) if maps else (2,))
     durations[1, 2:] = 0
     _, h_n = rnn(x, None, durations)
     close(h_n[:, 1], rnn(x[1, :2], None, durations[1, :2])[1])

@@ -17,6 +17,7 @@ from liquid_ode import (
     LiquidCell,
     LiquidRNN,
     LTCCell,
+    MixedMemoryCell,
     PureForm,
     WiredCfCCell,
     Wiring,
@@ -43,6 +44,7 @@ CELLS = {
     "cfc": CfCCell,
     "pure": functools.partial(CfCCell, form=PureForm()),
     "wired": functools.partial(WiredCfCCell, wiring=Wiring.auto_ncp(INPUT, HIDDEN, 2)),
+    "mixed": functools.partial(MixedMemoryCell, cell=LiquidCell),
     "own": PlainCell,
 }
 LAYERS = {"num_layers": 2, "bidirectional": True}
@@ -69,7 +71,7 @@ def one_by_one(
     directions = 2 if rnn.bidirectional else 1
     outs, ends = [], []
     for begin, end in itertools.pairwise(cuts):
-        start = torch.zeros(len(rnn.cells), rnn.hidden_size, *x.shape[2:], dtype=x.dtype)
+        start = torch.zeros(len(rnn.cells), *rnn.cells[0].state_shape(x.shape[1:]), dtype=x.dtype)
         if h0 is not None and begin == 0 and not resets[0]:
             start[::directions] = h0[::directions]
         if h0 is not None and end == steps and directions == 2:
@@ -115,7 +117,8 @@ def test_episodes_are_as_if_alone(kind: str, options: str, with_start: bool) -> 
         given = {"bidirectional": True}
     rnn = make(cell=CELLS[kind], **given)
     x, durations = problem()
-    h0 = torch.randn(len(rnn.cells), BATCH, HIDDEN, dtype=torch.float64, requires_grad=True)
+    state = rnn.cells[0].state_shape((INPUT,))
+    h0 = torch.randn(len(rnn.cells), BATCH, *state, dtype=torch.float64, requires_grad=True)
     leaves = [x.requires_grad_(), *([h0] if with_start else [])]
     times, start = (durations, h0) if with_start else (None, None)
     resets = resets_of()
@@ -211,7 +214,8 @@ def test_no_gradient_crosses_a_reset(kind: str, recompute: bool) -> None:
     x, durations = problem()
     resets = torch.zeros(BATCH, LENGTH, dtype=torch.bool)
     resets[0, 4] = resets[1, 0] = True
-    leaves = (x.requires_grad_(), torch.randn(1, BATCH, HIDDEN, dtype=torch.float64))
+    h0 = torch.randn(1, BATCH, *rnn.cells[0].state_shape((INPUT,)), dtype=torch.float64)
+    leaves = (x.requires_grad_(), h0)
     leaves[1].requires_grad_()
     out, h_n = rnn(x, leaves[1], durations.add(0.1).requires_grad_(), resets)
     of_x, of_h0 = torch.autograd.grad(out[:, 4:].sum() + h_n.sum(), leaves)

@@ -14,8 +14,7 @@ from liquid_ode.cells import CfCCell, LiquidCell, LiquidField, LTCCell, Wiring, 
 from liquid_ode.cells.liquid.cell import VectorTarget
 from liquid_ode.cells.liquid.conv import ConvLiquidCell
 from liquid_ode.cells.wiring.masks import masked
-from solvers import Euler, Pullback, Uniform
-from solvers import Pullback, SolverError
+from solvers import Euler, Pullback, SolverError, Uniform
 
 
 def rejects(check: Callable[..., None], make: testing.Make, words: str) -> None:
