@@ -16,16 +16,28 @@ from torch.nn import functional as F
 
 from liquid_ode.cells.base import ODECell, of_each
 from liquid_ode.cells.ltc.conductance import SynapseGradients, Synapses
+from liquid_ode.cells.ltc.short_steps import ShortSteps
 from liquid_ode.cells.names import explained
 from liquid_ode.cells.wiring.masks import clear_unused, masked, register_masks, set_masks
 from liquid_ode.cells.wiring.wiring import Wiring
-from solvers import PullbackFunction, QuasilinearField, SemiImplicitEuler, Solver, SolverError
+from solvers import (
+    PullbackFunction,
+    QuasilinearField,
+    SemiImplicitEuler,
+    Solver,
+    SolverError,
+    Uniform,
+)
 from solvers.checks import holds
+from solvers.solution import all_finite
 
 # No membrane is without leak or capacitance, whatever the weights become.
 SMALLEST = 1e-8
 
 
+# Openings of an evaluation up to which a layer is small; and how many have their gradient made
+# together, so that the Jacobians stay in the cache.
+_SMALL, _TOGETHER = 2**14, 2**18
 _SYNAPSE = ("w", "sigma", "mu", "erev")
 
 
@@ -218,9 +230,13 @@ class LTCCell(ODECell):
         duration: float | Tensor,
         resets: Tensor | None = None,
     ) -> Tensor:
-        if resets is not None and h0 is not None:
+        states = None
+        if resets is None:
+            states = self._in_short_steps(x, h0, duration)
+        elif h0 is not None:
             h0 = h0.masked_fill(resets[0], 0)  # what is not used may be NaN
-        states = super().flow(x, h0, duration, resets)
+        if states is None or not all_finite(states.detach()):  # the solver says what is wrong
+            states = super().flow(x, h0, duration, resets)
         if states.numel() == 0:
             return states
         # The dynamics keep every potential between the least and the largest of these.
@@ -235,6 +251,36 @@ class LTCCell(ODECell):
                 "solvers.Tsit5(), or more steps"
             )
         return states
+
+    def _in_short_steps(
+        self, x: Tensor, h0: Tensor | None, duration: float | Tensor
+    ) -> Tensor | None:
+        """The states of a small layer under the solver of the reference; None of any other."""
+        if torch.compiler.is_compiling():  # for which the batch may be of any size
+            return None
+        rule = getattr(self.solver, "step_size", None)
+        if not isinstance(rule, Uniform) or self.solver != SemiImplicitEuler(rule.steps):
+            return None
+        openings = x.shape[1] * self.hidden_size**2  # of one evaluation
+        if not 0 < openings <= _SMALL:
+            return None
+        fields = self.fields(x, duration if isinstance(duration, Tensor) else None)
+        made = {(type(each), type(each.function)) for each in fields}
+        if made != {(LTCField, Conductances)}:
+            return None
+        rest = fields[0].rest
+        if rest.dtype not in (torch.float32, torch.float64):
+            return None
+        functions = [cast(Conductances, each.function) for each in fields]
+        base = torch.stack([each.base for each in functions]).transpose(1, 2)
+        span = 1.0 if isinstance(duration, Tensor) else float(duration)
+        ratio = torch.stack([cast(Tensor, each.rate) for each in fields]) * (span / rule.steps)
+        y, states = rest if h0 is None else h0.to(rest.dtype), []
+        length = max(1, _TOGETHER // (rule.steps * openings))
+        for of_some in zip(base.split(length), ratio.split(length), strict=True):
+            states.append(ShortSteps(rule.steps)(y, *of_some, *functions[0].synapses.tensors))
+            y = states[-1][-1]
+        return torch.cat(states)
 
     def time_constant(self, x: Tensor, h: Tensor) -> Tensor:
         """τ = cm / gain, of the inputs x and the state h: ``(*batch, hidden_size)``, positive."""

@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 
 import solvers
 from liquid_ode import LTCCell, Wiring
+from liquid_ode.cells.ltc import cell as ltc
 from liquid_ode.cells.ltc import conductance
 from solvers import DormandPrince, ExponentialEuler, Heun, SemiImplicitEuler, SolverError
 from solvers.gradients import cache_chunks as chunks
@@ -27,6 +28,18 @@ def double_cell(**options: Any) -> LTCCell:
 
 def normal(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
+
+
+@pytest.fixture
+def as_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small layers take the way of large ones."""
+    monkeypatch.setattr(ltc, "_SMALL", 0)
+
+
+@pytest.fixture(params=["small", "large"])
+def both_ways(request: pytest.FixtureRequest) -> None:
+    if request.param == "large":
+        request.getfixturevalue("as_large")
 
 
 class NumpyLTC:
@@ -75,6 +88,7 @@ def test_the_field_is_the_equation() -> None:
         np.testing.assert_allclose(tau[row], reference.cm / gain, rtol=1e-6)
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_semi_implicit_euler_is_the_fused_update() -> None:
     cell, x, v = double_cell(), normal(B, INPUTS), normal(B, H)
     durations = torch.tensor([[0.0], [0.2], [1.0], [2.5], [7.0]], dtype=torch.float64)
@@ -110,6 +124,7 @@ def test_solvers_for_fixed_time_constants_say_that_they_do_not_fit() -> None:
         double_cell(solver=solvers.ETDRK2())(normal(B, INPUTS))
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(
     ("solver", "longest"),
     [(SemiImplicitEuler(steps=3), 0.4), (ExponentialEuler(2), 0.4), (Heun(4), 0.04)],
@@ -127,6 +142,7 @@ def test_gradients(solver: solvers.Solver, longest: float) -> None:
     assert torch.autograd.gradcheck(run, (*inputs, *cell.parameters()))
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_second_derivatives() -> None:
     cell = double_cell(solver=SemiImplicitEuler(steps=2))
     x, v = normal(2, INPUTS).requires_grad_(), normal(2, H).requires_grad_()
@@ -135,6 +151,7 @@ def test_second_derivatives() -> None:
     assert torch.autograd.gradgradcheck(lambda x, v: cell(x, v, duration=0.1), (x, v))
 
 
+@pytest.mark.usefixtures("as_large")
 def test_openings_in_blocks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     cell, found = double_cell(), []
     for elements in (2**18, 2 * H * H):
@@ -146,6 +163,37 @@ def test_openings_in_blocks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
         found.append([states, *torch.autograd.grad(states.sin().sum(), tensors)])
     for whole, parts in zip(*found, strict=True):
         torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-12)
+
+
+def test_a_small_layer_is_as_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = double_cell(wiring=Wiring.random(H, sparsity=0.4))
+    x, v = normal(T, 2, INPUTS).requires_grad_(), normal(2, H).requires_grad_()
+    durations, found = torch.rand(T, 2).double().requires_grad_(), []
+    tensors = [x, v, durations, *cell.parameters()]
+    # Two inputs at a time; all; the way of a large one.
+    for small, together in ((2**14, 2 * 6 * 2 * H * H), (2**14, 2**18), (0, 0)):
+        monkeypatch.setattr(ltc, "_SMALL", small)
+        monkeypatch.setattr(ltc, "_TOGETHER", together)
+        states = cell.sequence(x, v, durations)
+        found.append([states, *torch.autograd.grad(states.sin().sum(), tensors)])
+    for parts, whole, large in zip(*found, strict=True):
+        torch.testing.assert_close(parts, large, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(whole, large, rtol=1e-10, atol=1e-12)
+
+
+def test_a_field_of_a_subclass_is_asked_in_a_small_layer_too() -> None:
+    class StillField(ltc.LTCField):
+        def leak(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            return y, torch.ones_like(y)
+
+    class Still(LTCCell):
+        def fields(self, x: Tensor, durations: Tensor | None = None) -> list[ltc.LTCField]:
+            made = super().fields(x, durations)
+            return [StillField.of_rate(each.function, each.rate) for each in made]
+
+    v = torch.randn(B, H)
+    with torch.no_grad():
+        torch.testing.assert_close(Still(INPUTS, H)(torch.randn(B, INPUTS), v), v)
 
 
 def test_a_graph_of_one_evaluation_is_not_disturbed_by_the_next() -> None:
@@ -188,6 +236,7 @@ def test_synapses_outside_the_wiring_are_never_used_and_never_drift(wiring: Wiri
     torch.testing.assert_close(cell(x), expected, rtol=0, atol=0)
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_autocast_leaves_the_conductances_in_float32() -> None:
     torch.manual_seed(0)
     cell, x = LTCCell(INPUTS, H), torch.randn(B, INPUTS)
@@ -222,6 +271,7 @@ def test_a_gain_never_cancels() -> None:
     assert torch.isfinite(cell(x, h)).all()
 
 
+@pytest.mark.usefixtures("as_large")
 def test_large_batches_in_chunks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     cell, found = double_cell(), []
     x, v = normal(T, 8, INPUTS).requires_grad_(), normal(8, H).requires_grad_()
@@ -235,6 +285,7 @@ def test_large_batches_in_chunks_of_rows(monkeypatch: pytest.MonkeyPatch) -> Non
         torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.usefixtures("as_large")
 def test_buffers_cross_the_border_of_inference_mode() -> None:
     cell, x = double_cell(), normal(B, INPUTS)
     with torch.inference_mode():
