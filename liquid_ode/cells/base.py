@@ -88,24 +88,40 @@ class RecurrentCell(nn.Module, ABC):
 
     @explained
     def forward(
-        self, x: Tensor, h0: Tensor | None = None, *, duration: float | Tensor = 1.0
+        self,
+        x: Tensor,
+        h0: Tensor | None = None,
+        *,
+        duration: float | Tensor = 1.0,
+        durations: float | Tensor | None = None,
+        resets: Tensor | None = None,
     ) -> Tensor:
         """Let the state flow from h0 for ``duration`` under the constant input x.
+
+        With ``durations``, which :meth:`sequence` and :class:`LiquidRNN` give, x is a sequence of
+        inputs ``(T, B, *features)``, and what comes back are the states after each of them: one
+        call, so that a hook on the cell fires once for the whole sequence.
 
         Args:
             x: ``(*batch, input_size)``; every row of the batch is a sample of its own.
             h0: ``(*batch, hidden_size)``; zeros if None.
             duration: time to flow for, at least 0: a number, or ``(*batch, 1)`` where every
                 sample has its own.
+            durations: how long each input of a sequence acts, in place of ``duration``: a
+                number, or ``(T, B)``.
+            resets: bool ``(T, B)``, before which inputs of a sequence the state starts anew, at
+                zero.
 
         Returns:
-            h1 ``(*batch, hidden_size)``.
+            h1 ``(*batch, hidden_size)``; of a sequence ``(T, B, *state)``.
 
         Raises:
             ValueError: where a shape does not fit, or a duration is negative or not finite.
             SolverError: where the cell's solver fails.
         """
         features = self._features(x)
+        if durations is not None:
+            return self._forward_sequence(x, h0, durations, resets)
         batch = x.shape[: -self.feature_axes]
         state = self.state_shape(features)
         if h0 is not None:
@@ -129,16 +145,17 @@ class RecurrentCell(nn.Module, ABC):
         return states.squeeze(0).reshape(*batch, *state)
 
     def sequence(
-        self, x: Tensor, h0: Tensor | None = None, durations: Tensor | None = None
+        self, x: Tensor, h0: Tensor | None = None, durations: float | Tensor | None = None
     ) -> Tensor:
         """The states after each input of a sequence: :meth:`forward` once for every input.
 
-        What does not depend on the state is computed for all inputs together.
+        What does not depend on the state is computed for all inputs together. It is a call of the
+        cell, ``cell(x, h0, durations=...)``, so that its hooks fire.
 
         Args:
             x: ``(T, B, *features)``.
             h0: ``(B, *state)``; at rest if None.
-            durations: ``(T, B)``, how long every input acts; 1 each if None.
+            durations: how long every input acts, ``(T, B)``, or a number for all; 1 if None.
 
         Returns:
             ``(T, B, *state)``.
@@ -147,7 +164,12 @@ class RecurrentCell(nn.Module, ABC):
             ValueError: where a shape does not fit, or a duration is negative or not finite.
             SolverError: where the cell's solver fails.
         """
-        features = self._features(x)
+        states: Tensor = self(x, h0, durations=1.0 if durations is None else durations)
+        return states
+
+    def _forward_sequence(
+        self, x: Tensor, h0: Tensor | None, durations: float | Tensor, resets: Tensor | None
+    ) -> Tensor:
         if x.ndim != 2 + self.feature_axes or x.shape[0] == 0:
             raise ValueError(
                 f"x must have shape (T, B, ...) with T > 0 and {2 + self.feature_axes} axes, "
@@ -155,16 +177,33 @@ class RecurrentCell(nn.Module, ABC):
             )
         steps, batch = x.shape[:2]
         if h0 is not None:
-            self._check_state(h0, (batch, *self.state_shape(features)))
-        if durations is None:
-            return self.flow(x, h0, 1.0)
+            self._check_state(h0, (batch, *self.state_shape(x.shape[2:])))
+        ones = (1,) * self.feature_axes
+        anew = None
+        if resets is not None:
+            check_tensor("resets", resets)
+            if resets.dtype != torch.bool or tuple(resets.shape) != (steps, batch):
+                raise ValueError(
+                    f"resets must be bool of shape {(steps, batch)}, not {resets.dtype} of "
+                    f"{tuple(resets.shape)}"
+                )
+            anew = resets.reshape(steps, batch, *ones)
+        if isinstance(durations, (int, float)):
+            return self._run(x, h0, check_duration(durations), anew)
         check_tensor("durations", durations)
         if tuple(durations.shape) != (steps, batch):
             raise ValueError(
                 f"durations must have shape {(steps, batch)}, not {tuple(durations.shape)}"
             )
         check_durations(durations)
-        return self.flow(x, h0, durations.reshape(steps, batch, *(1,) * self.feature_axes))
+        return self._run(x, h0, durations.reshape(steps, batch, *ones), anew)
+
+    def _run(
+        self, x: Tensor, h0: Tensor | None, duration: float | Tensor, resets: Tensor | None = None
+    ) -> Tensor:
+        if resets is None:
+            return self.flow(x, h0, duration)
+        return self.flow_with_resets(x, h0, duration, resets)
 
     def _features(self, x: Tensor) -> tuple[int, ...]:
         """The shape of one sample's input."""

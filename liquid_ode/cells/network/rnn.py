@@ -215,7 +215,7 @@ class LiquidRNN(nn.Module):
         axes = self._feature_axes
         steps, data = steps_of(x, axes, self.input_size, batch_first=self.batch_first)
         starts = self._starts(steps, h0, tuple(data.shape[-axes:]))
-        timing = Timing.of(steps, durations, resets, data, axes)
+        timing = Timing.of(steps, durations, resets, data)
         backwards = timing.reverse(steps) if self.bidirectional else timing
         ends: list[Tensor] = []
         for layer in range(self.num_layers):
@@ -246,7 +246,7 @@ class LiquidRNN(nn.Module):
             if again:
                 part, h = _recomputed(cell, x, h, of_block, math.isqrt(steps.length))
             else:
-                part = of_block.flow(cell, x, h)
+                part = of_block.call(cell, x, h)
                 h = part[-1]
             states.append(part)
         ends = torch.cat([cast(Tensor, h), *reversed(ended)])
@@ -289,6 +289,6 @@ def _recomputed(
     states = []
     of_parts = timing.parts(lambda of_all: of_all.split(length), len(parts))
     for part, of_part in zip(parts, of_parts, strict=True):
-        states.append(checkpoint(of_part.flow, cell, part, h, **how))
+        states.append(checkpoint(of_part.call, cell, part, h, **how))
         h = states[-1][-1].clone()  # what is kept for the gradient; a view would keep them all
     return torch.cat(states), cast(Tensor, h)

@@ -20,7 +20,7 @@ class Timing:
     """What a cell is told of its inputs besides the inputs.
 
     Attributes:
-        durations: of all inputs alike, or data as the inputs are, with axes of 1 for a feature's.
+        durations: of all inputs alike, or data as the inputs are, without features.
         resets: bool data, likewise, or None.
     """
 
@@ -34,7 +34,6 @@ class Timing:
         durations: float | Tensor | PackedSequence | None,
         resets: Tensor | PackedSequence | None,
         x: Tensor,
-        feature_axes: int,
     ) -> Timing:
         """What the user says of the inputs x.
 
@@ -42,12 +41,7 @@ class Timing:
             ValueError: where it is not of the kind, shape or lengths that fit.
         """
         times = _durations(steps, durations, x.dtype)
-        anew = None if resets is None else _resets(steps, resets)
-        ones = (1,) * feature_axes
-        return cls(
-            times.reshape(*times.shape, *ones) if isinstance(times, Tensor) else times,
-            None if anew is None else anew.reshape(*anew.shape, *ones),
-        )
+        return cls(times, None if resets is None else _resets(steps, resets))
 
     def reverse(self, steps: Steps) -> Timing:
         """That of the sequences from their ends, with resets at the same boundaries.
@@ -68,11 +62,10 @@ class Timing:
         anew = [None] * count if self.resets is None else cut(self.resets)
         return [Timing(*of_part) for of_part in zip(times, anew, strict=True)]
 
-    def flow(self, cell: RecurrentCell, x: Tensor, h: Tensor | None) -> Tensor:
+    def call(self, cell: RecurrentCell, x: Tensor, h: Tensor | None) -> Tensor:
         """The states of a cell under the inputs ``(T, B, *features)`` of a block."""
-        if self.resets is None:
-            return cell.flow(x, h, self.durations)
-        return cell.flow_with_resets(x, h, self.durations, self.resets)
+        states: Tensor = cell(x, h, durations=self.durations, resets=self.resets)
+        return states
 
 
 def _durations(

@@ -46,9 +46,9 @@ class Awake(LiquidCell):
 
 class Hasty(LiquidCell):
     def forward(
-        self, x: Tensor, h0: Tensor | None = None, *, duration: float | Tensor = 0.5
+        self, x: Tensor, h0: Tensor | None = None, *, duration: Any = 0.5, durations: Any = None
     ) -> Tensor:
-        return super().forward(x, h0, duration=duration)
+        return super().forward(x, h0, duration=duration, durations=durations)
 
 
 class Last(LiquidCell):
@@ -115,9 +115,9 @@ class Trusting(LiquidCell):
 
 class Positive(LiquidCell):
     def forward(
-        self, x: Tensor, h0: Tensor | None = None, *, duration: float | Tensor = 1.0
+        self, x: Tensor, h0: Tensor | None = None, *, duration: Any = 1.0, durations: Any = None
     ) -> Tensor:
-        return super().forward(x, h0, duration=abs(duration))
+        return super().forward(x, h0, duration=abs(duration), durations=durations)
 
 
 class Mute(LiquidCell):
