@@ -11,6 +11,7 @@ from liquid_ode.cells.ltc.cell import LTCCell, LTCField
 from liquid_ode.cells.mixed_memory import MixedMemoryCell
 from liquid_ode.cells.network.readout import MotorReadout
 from liquid_ode.cells.network.rnn import LiquidRNN
+from liquid_ode.cells.wiring.masks import WiredConv2d, WiredLinear
 from liquid_ode.cells.wiring.wiring import Wiring
 
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
     "PureForm",
     "RecurrentCell",
     "WiredCfCCell",
+    "WiredConv2d",
+    "WiredLinear",
     "Wiring",
     "from_ncps",
 ]

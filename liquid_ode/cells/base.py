@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from liquid_ode.cells.names import explained
+from liquid_ode.cells.wiring.masks import Wired, check_fits
 from liquid_ode.cells.wiring.wiring import Wiring, check_count
 from solvers import Solver
 
@@ -19,7 +20,7 @@ TAU_MIN = 0.1
 TAU_MAX = 5.0
 
 
-class RecurrentCell(nn.Module, ABC):
+class RecurrentCell(Wired, ABC):
     """A state that flows under an input for some time: h1 = cell(x, h0, duration=d).
 
     A subclass gives :meth:`flow`; one whose samples are maps, not vectors, also ``feature_axes``
@@ -28,18 +29,22 @@ class RecurrentCell(nn.Module, ABC):
     Args:
         input_size: features (channels) of an input.
         hidden_size: features (channels) of the state.
+        wiring: which neurons are connected; None for all. It has an effect on the weights that
+            the subclass gives a mask, by :meth:`wire` or as a :class:`WiredLinear`.
 
     Raises:
-        ValueError: where a size is no whole number of at least 1.
+        ValueError: where a size is no whole number of at least 1, or the wiring has another.
     """
 
     feature_axes: ClassVar[int] = 1
     """How many of the last axes belong to one sample: 1 for vectors, 3 for maps ``(C, H, W)``."""
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+    def __init__(self, input_size: int, hidden_size: int, wiring: Wiring | None = None) -> None:
         super().__init__()
         self.input_size = check_count("input_size", input_size)
         self.hidden_size = check_count("hidden_size", hidden_size)
+        check_fits(wiring, input_size, hidden_size)
+        self.wiring = wiring
 
     @abstractmethod
     def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
@@ -253,14 +258,13 @@ class ODECell(RecurrentCell):
     def __init__(
         self, input_size: int, hidden_size: int, solver: Solver, wiring: Wiring | None
     ) -> None:
-        super().__init__(input_size, hidden_size)
+        super().__init__(input_size, hidden_size, wiring)
         if not isinstance(solver, Solver):
             raise ValueError(
                 "solver must be a solver, such as solvers.Euler(steps=5) or "
                 f"solvers.get('heun'), not {solver!r}"
             )
         self.solver = solver
-        self.wiring = wiring
 
     @abstractmethod
     def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[CellField]:

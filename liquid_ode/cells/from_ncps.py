@@ -18,6 +18,7 @@ from liquid_ode.cells.ltc.cell import SMALLEST, LTCCell, softplus_inverse
 from liquid_ode.cells.mixed_memory import MixedMemoryCell
 from liquid_ode.cells.network.readout import MotorReadout
 from liquid_ode.cells.network.rnn import LiquidRNN
+from liquid_ode.cells.wiring.masks import Wired
 from liquid_ode.cells.wiring.wiring import Wiring
 
 # ncps' modes.
@@ -213,9 +214,10 @@ def _copy_heads(theirs: Any, cell: CfCCell) -> None:
     """Copy the maps and vectors of the form; weights outside a mask are never used, so 0."""
     for name in cell.form.maps:
         ours, linear = getattr(cell, name), getattr(theirs, name)
-        ours.load_state_dict(linear.state_dict())
-        if theirs.sparsity_mask is not None and name in {"ff1", "ff2"}:
-            ours.weight.mul_(theirs.sparsity_mask != 0)
+        ours.weight.copy_(linear.weight)
+        ours.bias.copy_(linear.bias)
+        if isinstance(ours, Wired):
+            ours.clear_unwired()
     for name in cell.form.vectors:
         getattr(cell, name).copy_(getattr(theirs, name))
 

@@ -137,7 +137,8 @@ def test_wired_cfc(mode: str, wiring: str, projected: int | None) -> None:
         assert cell.wiring.motor == slice(0, MOTOR)
         for layer in cell.layers.values():
             assert isinstance(layer, CfCCell)
-            mask = layer.input_mask
+            assert layer.wiring is not None
+            mask = layer.wiring.inputs
             assert mask is not None
             assert not layer.ff1.weight[:, : layer.input_size][~mask].any()
 

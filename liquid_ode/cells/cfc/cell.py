@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from liquid_ode.cells.base import RecurrentCell
 from liquid_ode.cells.cfc.forms import CfCForm, GatedForm, LeCunTanh
 from liquid_ode.cells.names import explained
-from liquid_ode.cells.wiring.masks import clear_unused, masked, register_masks, set_masks
+from liquid_ode.cells.wiring.masks import Wired, WiredLinear, check_wired, masks_of, own_parameter
 from liquid_ode.cells.wiring.wiring import Wiring, check_count
 
 
@@ -58,9 +58,6 @@ class CfCCell(RecurrentCell):
     Intelligence 2022.
     """
 
-    recurrent_mask: Tensor | None
-    input_mask: Tensor | None
-
     @explained
     def __init__(
         self,
@@ -76,7 +73,7 @@ class CfCCell(RecurrentCell):
         mask_time: bool = True,
         solver: None = None,
     ) -> None:
-        super().__init__(input_size, hidden_size)
+        super().__init__(input_size, hidden_size, wiring)
         check_no_solver(type(self), solver)
         check_form(form)
         if backbone_layers is None:
@@ -101,8 +98,7 @@ class CfCCell(RecurrentCell):
             raise ValueError(
                 f"activation must make modules, as the class nn.SiLU does, not be {activation!r}"
             )
-        register_masks(self, wiring, input_size, hidden_size)
-        self.wiring, self.form, self.mask_time = wiring, form, mask_time
+        self.form, self.mask_time = form, mask_time
         layers: list[nn.Module] = []
         width = input_size + hidden_size
         for index in range(backbone_layers):
@@ -114,28 +110,39 @@ class CfCCell(RecurrentCell):
                 layers.append(nn.Dropout(backbone_dropout))
             width = backbone_units
         self.backbone = nn.Sequential(*layers)
-        for name in form.maps:
-            self.add_module(name, nn.Linear(width, hidden_size))
+        self._add_maps(width)
         for name in form.vectors:
             self.register_parameter(name, nn.Parameter(torch.empty(1, hidden_size)))
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw the weights anew."""
-        set_masks(self, self.wiring)  # to_empty() leaves them undefined, as it does the weights
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                module.reset_parameters()
-        for parameter in self.parameters():
-            if parameter.ndim == 2:
-                nn.init.xavier_uniform_(parameter)
-        for _, weight, mask in self.wired_weights():
-            clear_unused(weight, mask)
-
-    def wired_weights(self) -> Iterator[tuple[str, Tensor, Tensor | None]]:
-        """Name, value and mask of the weights that the wiring is about."""
+    def _add_maps(self, width: int) -> None:
+        mask = self._mask()
         for name in self.form.maps:
-            yield f"{name}.weight", self._linear(name).weight, self._mask(name)
+            if mask is None or (name.startswith("time") and not self.mask_time):
+                self.add_module(name, nn.Linear(width, self.hidden_size))
+            else:
+                self.add_module(name, WiredLinear(width, self.hidden_size, mask))
+        self._wired_maps = [
+            name for name in self.form.maps if isinstance(getattr(self, name), Wired)
+        ]
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew.
+
+        Raises:
+            ValueError: where one was replaced by what is made of others.
+        """
+        layers = [module for module in self.modules() if isinstance(module, nn.Linear)]
+        for layer in layers:
+            own_parameter(layer, "bias")
+            own_parameter(layer, "weight")
+            layer.reset_parameters()
+        vectors = [own_parameter(self, name) for name in self.form.vectors]
+        for parameter in [*vectors, *(layer.weight for layer in layers)]:
+            nn.init.xavier_uniform_(parameter)
+        for layer in layers:
+            if isinstance(layer, Wired):
+                layer.clear_unwired()
 
     def flow(
         self,
@@ -146,7 +153,7 @@ class CfCCell(RecurrentCell):
     ) -> Tensor:
         alike = None if isinstance(duration, Tensor) else float(duration)
         names = self.form.maps
-        weights = {name: masked(self._linear(name).weight, self._mask(name)) for name in names}
+        weights = {name: self._weight(name) for name in names}
         biases = {name: self._linear(name).bias for name in names}
         heads, offsets = (torch.cat([*self.form.fold(of, alike)]) for of in (weights, biases))
         linears, acts = _layers(self.backbone)
@@ -210,16 +217,26 @@ class CfCCell(RecurrentCell):
         return torch.stack(states)
 
     def _linear(self, name: str) -> nn.Linear:
-        return cast(nn.Linear, self.get_submodule(name))
+        return cast(nn.Linear, getattr(self, name))
 
-    def _mask(self, name: str) -> Tensor | None:
-        """Of the linear map of [x, h] with this name."""
-        if self.recurrent_mask is None or (name.startswith("time") and not self.mask_time):
+    def _weight(self, name: str) -> Tensor:
+        layer = self._linear(name)
+        if name in self._wired_maps:
+            check_wired(name, layer)
+        return layer.wired("weight") if isinstance(layer, Wired) else layer.weight
+
+    def _mask(self) -> Tensor | None:
+        """Of the linear maps of [x, h]."""
+        recurrent, inputs = masks_of(self.wiring)
+        if recurrent is None and inputs is None:
             return None
-        of_inputs = self.input_mask
-        if of_inputs is None:
-            of_inputs = self.recurrent_mask.new_ones(self.hidden_size, self.input_size)
-        return torch.cat([of_inputs, self.recurrent_mask], dim=1)
+        return torch.cat(
+            [
+                torch.ones(self.hidden_size, size, dtype=torch.bool) if mask is None else mask
+                for size, mask in ((self.input_size, inputs), (self.hidden_size, recurrent))
+            ],
+            dim=1,
+        )
 
     def extra_repr(self) -> str:
         wiring = "" if self.wiring is None else f", wiring={self.wiring}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
@@ -44,6 +42,8 @@ class WiredCfCCell(RecurrentCell):
     autonomy, Nature Machine Intelligence 2020, for the layers.
     """
 
+    wiring: Wiring
+
     @explained
     def __init__(
         self,
@@ -55,7 +55,6 @@ class WiredCfCCell(RecurrentCell):
         mask_time: bool = True,
         solver: None = None,
     ) -> None:
-        super().__init__(input_size, hidden_size)
         check_no_solver(type(self), solver)
         check_form(form)
         if not isinstance(wiring, Wiring):
@@ -63,11 +62,8 @@ class WiredCfCCell(RecurrentCell):
                 "a WiredCfCCell needs a wiring in layers, such as Wiring.auto_ncp(...), not "
                 f"{wiring!r}; CfCCell does without"
             )
-        if wiring.units != hidden_size:
-            raise ValueError(
-                f"the wiring has {wiring.units} units, the cell has hidden_size={hidden_size}"
-            )
-        self.wiring, self.form = wiring, form
+        super().__init__(input_size, hidden_size, wiring)
+        self.form = form
         self.layers = nn.ModuleDict()  # in the order of the neurons
         for name, mask in _masks_of_inputs(wiring, input_size).items():
             size, inputs = mask.shape
@@ -84,9 +80,11 @@ class WiredCfCCell(RecurrentCell):
     ) -> Tensor:
         # A layer over the whole sequence, then the next: the same as all layers step by step.
         states = []
+        durations = duration.squeeze(-1) if isinstance(duration, Tensor) else duration
+        anew = None if resets is None else resets.squeeze(-1)
         for name, where in reversed(list(self.wiring.layers.items())):
-            cell = cast(CfCCell, self.layers[name])
-            x = cell.flow(x, None if h0 is None else h0[:, where], duration, resets)
+            start = None if h0 is None else h0[:, where]
+            x = self.layers[name](x, start, durations=durations, resets=anew)
             states.append(x)
         return torch.cat(states[::-1], dim=-1)
 

@@ -11,12 +11,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from liquid_ode.cells.base import bounded_tau, of_each
 from liquid_ode.cells.liquid.dynamics import LiquidDynamics, LiquidParameters, LiquidTarget
 from liquid_ode.cells.names import explained
-from liquid_ode.cells.wiring.masks import masked
+from liquid_ode.cells.wiring.masks import WiredLinear
 from liquid_ode.cells.wiring.wiring import Wiring
 from solvers import Euler, Pullback, PullbackFunction, Solver
 
@@ -128,6 +127,7 @@ class LiquidCell(LiquidParameters):
             tau_init,
             tau_hidden,
             inputs=nn.Linear,
+            wired_inputs=WiredLinear,
             pixelwise=nn.Linear,
         )
 
@@ -137,10 +137,9 @@ class LiquidCell(LiquidParameters):
         return bounded_tau(self.tau_base, self.tau_mlp(x))
 
     def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[LiquidField]:
-        weight = masked(self.inputs.weight, self.input_mask)
-        drive = F.linear(x, weight, self.inputs.bias)  # (T, B, H)
+        drive = self._drive(x)  # (T, B, H)
         rate = self._rates(x, drive.dtype, durations)
-        recurrent = masked(self.recurrent, self.recurrent_mask).to(drive.dtype)
+        recurrent = self.wired("recurrent").to(drive.dtype)
         return [
             LiquidField(recurrent, *of_one)
             for of_one in zip(of_each(drive), of_each(rate), strict=True)

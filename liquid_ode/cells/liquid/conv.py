@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from liquid_ode.cells.base import bounded_tau, of_each
 from liquid_ode.cells.liquid.dynamics import LiquidDynamics, LiquidParameters, LiquidTarget
 from liquid_ode.cells.names import explained
-from liquid_ode.cells.wiring.masks import masked
+from liquid_ode.cells.wiring.masks import WiredConv2d
 from liquid_ode.cells.wiring.wiring import Wiring, check_count
 from solvers import Euler, Solver
 
@@ -128,9 +128,13 @@ class ConvLiquidCell(LiquidParameters):
             tau_init,
             tau_hidden,
             inputs=partial(nn.Conv2d, kernel_size=side, padding=side // 2),
+            wired_inputs=lambda size, hidden, mask: WiredConv2d(
+                size, hidden, side, mask, padding=side // 2
+            ),
             pixelwise=partial(nn.Conv2d, kernel_size=1),
             kernel=(own, own),
         )
+        self.kernel_size = side
 
     def state_shape(self, features: Sequence[int]) -> tuple[int, ...]:
         return self.hidden_size, *features[1:]
@@ -146,16 +150,15 @@ class ConvLiquidCell(LiquidParameters):
         steps, batch = x.shape[:2]
         # All inputs as one batch (T B, C, H, W). Flattening several would not keep channels_last.
         maps = x.squeeze(0) if steps == 1 else torch.cat(x.unbind())
-        weight = masked(self.inputs.weight, self.input_mask)
-        drive = F.conv2d(maps, weight, self.inputs.bias, padding=weight.shape[-1] // 2)
+        drive = self._drive(maps)
         times = None if durations is None else durations.flatten(0, 1)
         rate = self._rates(maps, drive.dtype, times)
-        recurrent = masked(self.recurrent, self.recurrent_mask).to(drive.dtype)
+        recurrent = self.wired("recurrent").to(drive.dtype)
         parts = (of_each(part.unflatten(0, (steps, batch))) for part in (drive, rate))
         return [ConvLiquidField(recurrent, *of_one) for of_one in zip(*parts, strict=True)]
 
     def extra_repr(self) -> str:
-        sides = [self.inputs.kernel_size[0], self.recurrent.shape[-1]]
+        sides = [self.kernel_size, self.recurrent.shape[-1]]
         own = "" if sides[0] == sides[1] else f", recurrent_kernel_size={sides[1]}"
         return f"{super().extra_repr()}, kernel_size={sides[0]}{own}"
 

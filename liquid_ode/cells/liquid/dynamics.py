@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from liquid_ode.cells.base import ODECell, check_tau
-from liquid_ode.cells.wiring.masks import clear_unused, register_masks, set_masks
+from liquid_ode.cells.wiring.masks import Wired, check_wired, masks_of, own_parameter
 from liquid_ode.cells.wiring.wiring import Wiring, check_count
 from solvers import SemilinearField, Solver
 
@@ -97,14 +97,12 @@ class LiquidParameters(ODECell):
 
     Args:
         inputs: makes the layer from ``input_size`` to ``hidden_size``.
+        wired_inputs: likewise, of these and a mask.
         pixelwise: makes a layer of the MLP of τ.
         kernel: the axes of W_rec after the first two.
 
     The others are those of the cells.
     """
-
-    recurrent_mask: Tensor | None
-    input_mask: Tensor | None
 
     def __init__(
         self,
@@ -116,6 +114,7 @@ class LiquidParameters(ODECell):
         tau_hidden: int | None,
         *,
         inputs: Callable[[int, int], Layer],
+        wired_inputs: Callable[[int, int, Tensor], Layer],
         pixelwise: Callable[[int, int], Layer],
         kernel: tuple[int, ...] = (),
     ) -> None:
@@ -124,41 +123,55 @@ class LiquidParameters(ODECell):
         width = max(8, hidden_size // 4)
         if tau_hidden is not None:
             width = check_count("tau_hidden", tau_hidden)
-        register_masks(self, wiring, input_size, hidden_size)
+        of_neurons, of_inputs = masks_of(wiring)
         self.tau_init = float(tau_init)
-        self.inputs = inputs(input_size, hidden_size)
+        if of_inputs is None:
+            self.inputs = inputs(input_size, hidden_size)
+        else:
+            self.inputs = wired_inputs(input_size, hidden_size, of_inputs)
         self.recurrent = nn.Parameter(torch.empty(hidden_size, hidden_size, *kernel))
         self.tau_base = nn.Parameter(torch.empty(hidden_size))
         self.tau_mlp = nn.Sequential(
             pixelwise(input_size, width), nn.SiLU(), pixelwise(width, hidden_size)
         )
+        self.wire(of_neurons, "recurrent")
+        self._has_wired_inputs = isinstance(self.inputs, Wired)
         self._draw_own()
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew, and set τ_base to ``tau_init``."""
-        set_masks(self, self.wiring)  # to_empty() leaves them undefined, as it does the weights
+        """Draw all weights anew, and set τ_base to ``tau_init``.
+
+        Raises:
+            ValueError: where one was replaced by what is made of others.
+        """
         # As when they are made, so that a seed gives the same weights.
         for layer in (self.inputs, self.tau_mlp[0], self.tau_mlp[2]):
+            for name in ("weight", "bias"):
+                own_parameter(layer, name)
             cast(Layer, layer).reset_parameters()
         self._draw_own()
 
     def _draw_own(self) -> None:
         """Draw what the layers do not draw themselves, or draw otherwise."""
-        nn.init.constant_(self.tau_base, self.tau_init)
-        nn.init.zeros_(self.recurrent)
-        centre = self.recurrent.detach()
-        for side in self.recurrent.shape[2:]:
+        recurrent = own_parameter(self, "recurrent")
+        nn.init.constant_(own_parameter(self, "tau_base"), self.tau_init)
+        nn.init.zeros_(recurrent)
+        centre = recurrent.detach()
+        for side in recurrent.shape[2:]:
             centre = centre.select(2, side // 2)
         nn.init.orthogonal_(centre, gain=0.8)
         nn.init.xavier_uniform_(self.inputs.weight)
         nn.init.zeros_(cast(Tensor, self.inputs.bias))
-        for _, weight, mask in self.wired_weights():
-            clear_unused(weight, mask)
+        for module in (self, self.inputs):
+            if isinstance(module, Wired):
+                module.clear_unwired()
 
-    def wired_weights(self) -> Iterator[tuple[str, Tensor, Tensor | None]]:
-        """Name, value and mask of the weights that the wiring is about."""
-        yield "recurrent", self.recurrent, self.recurrent_mask
-        yield "inputs.weight", self.inputs.weight, self.input_mask
+    def _drive(self, x: Tensor) -> Tensor:
+        """W_in x + b."""
+        if self._has_wired_inputs:
+            check_wired("inputs", self.inputs)
+        drive: Tensor = self.inputs(x)
+        return drive
 
     def _rates(self, x: Tensor, dtype: torch.dtype, durations: Tensor | None) -> Tensor:
         """1 / τ(x), times the durations where there are some."""

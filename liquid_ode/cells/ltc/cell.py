@@ -7,7 +7,7 @@ C_j dv_j/dt = G_j (E_leak,j - v_j) + Σ_i w_ji σ(σ_ji (v_i - μ_ji)) (E_ji - v
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -18,7 +18,7 @@ from liquid_ode.cells.base import ODECell, of_each
 from liquid_ode.cells.ltc.conductance import SynapseGradients, Synapses
 from liquid_ode.cells.ltc.short_steps import ShortSteps
 from liquid_ode.cells.names import explained
-from liquid_ode.cells.wiring.masks import clear_unused, masked, register_masks, set_masks
+from liquid_ode.cells.wiring.masks import masks_of, own_parameter
 from liquid_ode.cells.wiring.wiring import Wiring
 from solvers import (
     PullbackFunction,
@@ -148,13 +148,11 @@ class LTCCell(ODECell):
     are those of Lechner et al., Neural circuit policies, Nature Machine Intelligence 2020.
     """
 
-    gleak: nn.Parameter
-    vleak: nn.Parameter
-    cm: nn.Parameter
-    erev: nn.Parameter
-    sensory_erev: nn.Parameter
-    recurrent_mask: Tensor | None
-    input_mask: Tensor | None
+    gleak: Tensor
+    vleak: Tensor
+    cm: Tensor
+    erev: Tensor
+    sensory_erev: Tensor
 
     @explained
     def __init__(
@@ -166,7 +164,6 @@ class LTCCell(ODECell):
         wiring: Wiring | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size, solver, wiring)
-        register_masks(self, wiring, input_size, hidden_size)
         for name in ("gleak", "vleak", "cm"):
             self.register_parameter(name, nn.Parameter(torch.empty(hidden_size)))
         for prefix, sources in (("", hidden_size), ("sensory_", input_size)):
@@ -175,6 +172,8 @@ class LTCCell(ODECell):
                 self.register_parameter(prefix + name, values)
         self.input_w = nn.Parameter(torch.ones(input_size))
         self.input_b = nn.Parameter(torch.zeros(input_size))
+        for prefix, mask in zip(("", "sensory_"), masks_of(wiring), strict=True):
+            self.wire(mask, *(prefix + name for name in _SYNAPSE))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -183,34 +182,33 @@ class LTCCell(ODECell):
         gleak and w from (0.001, 1), vleak from (-0.2, 0.2), cm from (0.4, 0.6), sigma from (3, 8),
         mu from (0.3, 0.8); two thirds of the synapses are excitatory, erev = 1, the others
         inhibitory, erev = -1.
+
+        Raises:
+            ValueError: where one was replaced by what is made of others.
         """
-        set_masks(self, self.wiring)  # to_empty() leaves them undefined, as it does the weights
+
+        def own(name: str) -> nn.Parameter:
+            return own_parameter(self, name)
+
         with torch.no_grad():
-            self.gleak.copy_(softplus_inverse(torch.empty_like(self.gleak).uniform_(1e-3, 1)))
-            self.cm.copy_(softplus_inverse(torch.empty_like(self.cm).uniform_(0.4, 0.6)))
-            self.vleak.uniform_(-0.2, 0.2)
-            self.input_w.fill_(1.0)
-            self.input_b.zero_()
+            own("gleak").copy_(softplus_inverse(torch.empty_like(self.gleak).uniform_(1e-3, 1)))
+            own("cm").copy_(softplus_inverse(torch.empty_like(self.cm).uniform_(0.4, 0.6)))
+            own("vleak").uniform_(-0.2, 0.2)
+            own("input_w").fill_(1.0)
+            own("input_b").zero_()
             for prefix in ("", "sensory_"):
-                w, sigma, mu, erev = self._synapse_parameters(prefix)
+                w, sigma, mu, erev = (own(prefix + name) for name in _SYNAPSE)
                 w.copy_(softplus_inverse(torch.empty_like(w).uniform_(1e-3, 1)))
                 sigma.uniform_(3, 8)
                 mu.uniform_(0.3, 0.8)
                 erev.bernoulli_(2 / 3).mul_(2).sub_(1)
-        for _, parameter, mask in self.wired_weights():
-            clear_unused(parameter, mask)
-
-    def wired_weights(self) -> Iterator[tuple[str, Tensor, Tensor | None]]:
-        """Name, value and mask of the weights that the wiring is about."""
-        for prefix, mask in (("", self.recurrent_mask), ("sensory_", self.input_mask)):
-            for name in _SYNAPSE:
-                yield prefix + name, self.get_parameter(prefix + name), mask
+        self.clear_unwired()
 
     def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[LTCField]:
         steps, batch = x.shape[:2]
         mapped = torch.addcmul(self.input_b, x, self.input_w).flatten(0, 1)  # (T B, I)
-        synapses = self._synapses("", self.recurrent_mask)
-        sensory = self._synapses("sensory_", self.input_mask)
+        synapses = self._synapses("")
+        sensory = self._synapses("sensory_")
         gleak = _positive(self.gleak)
         leak = torch.stack((gleak, gleak * self.vleak)).unsqueeze(1)  # (2, 1, H)
         sums = sensory.sums(mapped, leak)
@@ -291,12 +289,9 @@ class LTCCell(ODECell):
         _, gain = field.leak(flat.new_zeros(()), h.reshape(-1, self.hidden_size))
         return (_positive(self.cm) / gain).reshape(h.shape)
 
-    def _synapse_parameters(self, prefix: str) -> tuple[Tensor, ...]:
-        return tuple(getattr(self, prefix + name) for name in _SYNAPSE)
-
-    def _synapses(self, prefix: str, mask: Tensor | None) -> Synapses:
-        w, sigma, mu, erev = self._synapse_parameters(prefix)
-        return Synapses.of(sigma, mu, masked(F.softplus(w), mask), erev)
+    def _synapses(self, prefix: str) -> Synapses:
+        w, sigma, mu, erev = (getattr(self, prefix + name) for name in _SYNAPSE)
+        return Synapses.of(sigma, mu, self.masked(f"{prefix}w", F.softplus(w)), erev)
 
 
 def _positive(x: Tensor) -> Tensor:

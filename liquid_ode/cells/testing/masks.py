@@ -10,6 +10,7 @@ from torch import Tensor
 
 from liquid_ode.cells.base import ODECell, RecurrentCell
 from liquid_ode.cells.testing.samples import Make, Samples, made, named, parameters_of
+from liquid_ode.cells.wiring.masks import Wired, masks_of
 from solvers.testing.kinds import require
 
 ENTRIES = dict[str, Tensor]
@@ -19,22 +20,21 @@ ENTRIES = dict[str, Tensor]
 def check_masks(make: Make) -> None:
     """A wiring holds, before training and after.
 
-    The masks of a cell are its buffers ``recurrent_mask`` ``(H, H)`` and ``input_mask`` ``(H,
-    I)``, its own or of its parts. To each connection that they leave out belongs at least one
-    entry of a parameter that gets no gradient. No value of these entries changes a state, and
-    training with weight decay leaves them at zero. In the field of an ODE cell, a neuron is driven
-    by those that its ``recurrent_mask`` names, and no other. A cell without a wiring passes.
+    The masks of a cell are those of :meth:`liquid_ode.cells.RecurrentCell.wire`, its own or of its
+    parts. To each connection that they leave out belongs at least one entry of a parameter that
+    gets no gradient. No value of these entries changes a state, and training with weight decay
+    leaves them at zero. In the field of an ODE cell, a neuron is driven by those that
+    ``wiring.recurrent`` names, and no other. A cell without a wiring passes.
 
     Raises:
         AssertionError: where it does not hold.
     """
     cell = made(make)
     masks = list(_masks(cell))
-    wiring = getattr(cell, "wiring", None)
-    if wiring is not None and not masks:
+    if not masks and any(mask is not None for mask in masks_of(cell.wiring)):
         raise AssertionError(
-            f"{named(cell)} has the wiring {wiring}, but neither it nor its parts have a buffer "
-            "recurrent_mask or input_mask"
+            f"{named(cell)} has the wiring {cell.wiring}, but gives no weight a mask: call "
+            "wire(wiring.recurrent, 'name'), or take a WiredLinear"
         )
     absent = sum(int((~mask).sum()) for mask in masks)
     if absent == 0:
@@ -64,10 +64,8 @@ def check_masks(make: Make) -> None:
 
 def _masks(cell: RecurrentCell) -> Iterator[Tensor]:
     for module in cell.modules():
-        for name in ("recurrent_mask", "input_mask"):
-            mask = dict(module.named_buffers(recurse=False)).get(name)
-            if mask is not None:
-                yield mask
+        if isinstance(module, Wired):
+            yield from {id(mask): mask for mask in module.masks().values()}.values()
 
 
 def _without_gradient(cell: RecurrentCell, x: Tensor, h0: Tensor, durations: Tensor) -> ENTRIES:
@@ -95,9 +93,9 @@ def _check_no_influence(
 
 def _check_connections(cell: RecurrentCell, x: Tensor, h: Tensor) -> None:
     """The Jacobian of an ODE cell's field, against its mask."""
-    mask = getattr(cell, "recurrent_mask", None)
-    if not isinstance(cell, ODECell) or mask is None:
+    if not isinstance(cell, ODECell) or cell.wiring is None:
         return
+    mask = cell.wiring.recurrent
     field, y = cell.field(x), h.clone().requires_grad_()
     slope = field(y.new_zeros(()), y).transpose(0, 1).flatten(1).sum(1)  # of each neuron
     driven = []
@@ -109,7 +107,7 @@ def _check_connections(cell: RecurrentCell, x: Tensor, h: Tensor) -> None:
     wrong = (found != (mask | itself)).nonzero()
     require(
         len(wrong) == 0,
-        f"in the field of {named(cell)}, recurrent_mask[i, j] should say whether neuron j drives "
+        f"in the field of {named(cell)}, wiring.recurrent[i, j] should say whether neuron j drives "
         f"neuron i, but it does not for (i, j) in {wrong.tolist()}",
     )
 

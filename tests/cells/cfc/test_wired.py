@@ -86,9 +86,9 @@ def test_weights_outside_the_wiring(mask_time: bool) -> None:
         with torch.no_grad():
             for layer in cell.layers.values():
                 assert isinstance(layer, CfCCell)
-                weight, mask = getattr(layer, name).weight, layer.input_mask
-                assert mask is not None
-                weight[:, : layer.input_size][~mask] += 0.5
+                assert layer.wiring is not None
+                assert layer.wiring.inputs is not None
+                getattr(layer, name).weight[:, : layer.input_size][~layer.wiring.inputs] += 0.5
         change = (cell.sequence(x) - expected).abs().max()
         assert (change > 1e-4) == (name == "time_a" and not mask_time)
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from liquid_ode.cells import CfCCell, LiquidCell, LiquidField, LTCCell, Wiring, testing
 from liquid_ode.cells.liquid.cell import VectorTarget
 from liquid_ode.cells.liquid.conv import ConvLiquidCell
-from liquid_ode.cells.wiring.masks import masked
 from solvers import Euler, Pullback, SolverError, Uniform
 
 
@@ -502,31 +501,27 @@ def test_wrong_gradients_fail() -> None:
     rejects(testing.check_gradients, TwoFaced, "with and without a graph")
 
 
-def sparse(cell: type, inputs: int, hidden: int) -> Any:
-    return cell(inputs, hidden, wiring=Wiring.random(hidden, sparsity=0.6, seed=1))
-
-
-class Wired(LiquidCell):
+class Sparse(LiquidCell):
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__(inputs, hidden, wiring=Wiring.random(hidden, sparsity=0.6, seed=1))
 
-    def of(self, weight: Tensor, mask: Tensor | None) -> Tensor:
-        return masked(weight, mask)
+    def of(self, weight: Tensor, mask: Tensor) -> Tensor:
+        return weight * mask
 
     def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[LiquidField]:
-        recurrent = self.of(self.recurrent, self.recurrent_mask)
+        recurrent = self.of(self.recurrent, self.masks()["recurrent"])
         return [
             LiquidField(recurrent, field.drive, field.rate)
             for field in super().fields(x, durations)
         ]
 
 
-class IgnoringCell(Wired):
-    def of(self, weight: Tensor, mask: Tensor | None) -> Tensor:
+class IgnoringCell(Sparse):
+    def of(self, weight: Tensor, mask: Tensor) -> Tensor:
         return weight
 
 
-class DriftingCell(Wired):
+class DriftingCell(Sparse):
     """Starts with weights outside the wiring, which decay."""
 
     def _draw_own(self) -> None:
@@ -534,30 +529,29 @@ class DriftingCell(Wired):
         nn.init.orthogonal_(self.recurrent)
 
 
-class LeakingCell(Wired):
+class LeakingCell(Sparse):
     """Keeps the gradient from weights outside the wiring, but not the weights from the states."""
 
-    def of(self, weight: Tensor, mask: Tensor | None) -> Tensor:
-        assert mask is not None
+    def of(self, weight: Tensor, mask: Tensor) -> Tensor:
         return torch.where(mask, weight, weight.detach())
 
 
-class TransposedCell(Wired):
-    def of(self, weight: Tensor, mask: Tensor | None) -> Tensor:
-        assert mask is not None
-        return masked(weight, mask.t())
+class TransposedCell(Sparse):
+    def of(self, weight: Tensor, mask: Tensor) -> Tensor:
+        return weight * mask.t()
 
     def _draw_own(self) -> None:
         super()._draw_own()
         with torch.no_grad():
-            assert self.recurrent_mask is not None
-            nn.init.orthogonal_(self.recurrent).mul_(self.recurrent_mask.t())
+            nn.init.orthogonal_(self.recurrent).mul_(self.masks()["recurrent"].t())
 
 
-class MasklessCell(Wired):
-    def __init__(self, inputs: int, hidden: int) -> None:
-        super().__init__(inputs, hidden)
-        self.recurrent_mask = None
+class MasklessCell(Sparse):
+    def wire(self, mask: Tensor | None, *names: str) -> None:
+        pass
+
+    def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[LiquidField]:
+        return LiquidCell.fields(self, x, durations)
 
 
 class LTCOfWeightsAlone(LTCCell):
@@ -572,13 +566,13 @@ class LTCOfWeightsAlone(LTCCell):
 
 
 def test_wirings_that_do_not_hold_fail() -> None:
-    testing.check_masks(Wired)
+    testing.check_masks(Sparse)
     testing.check_masks(LiquidCell)
     rejects(testing.check_masks, IgnoringCell, "leaves out 15 connections, but only 0 entries")
     rejects(testing.check_masks, DriftingCell, "15 entries of recurrent .* are not zero after")
     rejects(testing.check_masks, LeakingCell, "should have no influence")
     rejects(testing.check_masks, TransposedCell, "whether neuron j drives neuron i, but it does")
-    rejects(testing.check_masks, MasklessCell, "neither it nor its parts have a buffer")
+    rejects(testing.check_masks, MasklessCell, "but gives no weight a mask")
     rejects(testing.check_masks, LTCOfWeightsAlone, "15 entries of mu .* are not zero after")
 
 
