@@ -24,18 +24,20 @@ from liquid_ode.cells import (
 INPUTS, HIDDEN, BATCH, STEPS = 3, 5, 4, 3
 SIDES = (4, 2)
 NCP = Wiring.auto_ncp(INPUTS, HIDDEN, 1)
+# Every neuron is driven by some input and some neuron: of a row of zeros there is no norm.
+SPARSE = Wiring.random(HIDDEN, sparsity=0.4, input_size=INPUTS, seed=0)
 
 CELLS: dict[str, Callable[[int, int], RecurrentCell]] = {
     "liquid": LiquidCell,
-    "liquid, wired": lambda i, h: LiquidCell(i, h, wiring=NCP),
+    "liquid, wired": lambda i, h: LiquidCell(i, h, wiring=SPARSE),
     "ltc": LTCCell,
-    "ltc, wired": lambda i, h: LTCCell(i, h, wiring=NCP),
+    "ltc, wired": lambda i, h: LTCCell(i, h, wiring=SPARSE),
     "cfc": lambda i, h: CfCCell(i, h, backbone_units=7),
     "cfc, pure": lambda i, h: CfCCell(i, h, backbone_units=7, form=PureForm()),
-    "cfc, wired, no gate": lambda i, h: CfCCell(i, h, wiring=NCP, form=NoGateForm()),
+    "cfc, wired, no gate": lambda i, h: CfCCell(i, h, wiring=SPARSE, form=NoGateForm()),
     "wired cfc": lambda i, h: WiredCfCCell(i, h, wiring=NCP),
     "conv": ConvLiquidCell,
-    "conv, wired": lambda i, h: ConvLiquidCell(i, h, wiring=NCP),
+    "conv, wired": lambda i, h: ConvLiquidCell(i, h, wiring=SPARSE),
 }
 
 
