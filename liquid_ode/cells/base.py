@@ -11,10 +11,19 @@ from typing import Any, ClassVar, Protocol, cast
 import torch
 from torch import Tensor
 
+from liquid_ode.cells.checks import (
+    all_finite,
+    check_device,
+    check_finite,
+    check_like,
+    check_like_weights,
+    check_weights,
+)
 from liquid_ode.cells.names import explained
 from liquid_ode.cells.wiring.masks import Wired, check_fits
 from liquid_ode.cells.wiring.wiring import Wiring, check_count
-from solvers import Solver
+from solvers import Solver, SolverError
+from solvers.checks import holds
 
 TAU_MIN = 0.1
 TAU_MAX = 5.0
@@ -121,7 +130,8 @@ class RecurrentCell(Wired, ABC):
             h1 ``(*batch, hidden_size)``; of a sequence ``(T, B, *state)``.
 
         Raises:
-            ValueError: where a shape does not fit, or a duration is negative or not finite.
+            ValueError: where a shape, a dtype or a device does not fit, a duration is negative or
+                not finite, or x, h0 or a weight is not finite.
             SolverError: where the cell's solver fails.
         """
         features = self._features(x)
@@ -130,7 +140,7 @@ class RecurrentCell(Wired, ABC):
         batch = x.shape[: -self.feature_axes]
         state = self.state_shape(features)
         if h0 is not None:
-            self._check_state(h0, (*batch, *state))
+            self._check_state(h0, (*batch, *state), x)
             h0 = h0.reshape(-1, *state)
         ones = (1,) * self.feature_axes
         if isinstance(duration, Tensor):
@@ -139,13 +149,14 @@ class RecurrentCell(Wired, ABC):
                     f"duration must be a number or have shape {(*batch, *ones)}, "
                     f"not {tuple(duration.shape)}"
                 )
+            check_device("duration", duration, "x", x)
             check_durations(duration)
             duration = duration.expand(*batch, *ones).reshape(1, -1, *ones)
         elif not isinstance(duration, (int, float)):
             raise ValueError(f"duration must be a number or a tensor, not {duration!r}")
         else:
             check_duration(duration)
-        states = self.flow(x.reshape(1, -1, *features), h0, duration)
+        states = self._finite_flow(x.reshape(1, -1, *features), h0, duration)
         # Not [0], whose gradient is contiguous and would undo channels_last.
         return states.squeeze(0).reshape(*batch, *state)
 
@@ -166,7 +177,8 @@ class RecurrentCell(Wired, ABC):
             ``(T, B, *state)``.
 
         Raises:
-            ValueError: where a shape does not fit, or a duration is negative or not finite.
+            ValueError: where a shape, a dtype or a device does not fit, a duration is negative or
+                not finite, or x, h0 or a weight is not finite.
             SolverError: where the cell's solver fails.
         """
         states: Tensor = self(x, h0, durations=1.0 if durations is None else durations)
@@ -182,7 +194,7 @@ class RecurrentCell(Wired, ABC):
             )
         steps, batch = x.shape[:2]
         if h0 is not None:
-            self._check_state(h0, (batch, *self.state_shape(x.shape[2:])))
+            self._check_state(h0, (batch, *self.state_shape(x.shape[2:])), x)
         ones = (1,) * self.feature_axes
         anew = None
         if resets is not None:
@@ -192,23 +204,44 @@ class RecurrentCell(Wired, ABC):
                     f"resets must be bool of shape {(steps, batch)}, not {resets.dtype} of "
                     f"{tuple(resets.shape)}"
                 )
+            check_device("resets", resets, "x", x)
             anew = resets.reshape(steps, batch, *ones)
         if isinstance(durations, (int, float)):
-            return self._run(x, h0, check_duration(durations), anew)
+            return self._finite_flow(x, h0, check_duration(durations), anew)
         check_tensor("durations", durations)
         if tuple(durations.shape) != (steps, batch):
             raise ValueError(
                 f"durations must have shape {(steps, batch)}, not {tuple(durations.shape)}"
             )
+        check_device("durations", durations, "x", x)
         check_durations(durations)
-        return self._run(x, h0, durations.reshape(steps, batch, *ones), anew)
+        return self._finite_flow(x, h0, durations.reshape(steps, batch, *ones), anew)
 
-    def _run(
+    def _finite_flow(
         self, x: Tensor, h0: Tensor | None, duration: float | Tensor, resets: Tensor | None = None
     ) -> Tensor:
-        if resets is None:
-            return self.flow(x, h0, duration)
-        return self.flow_with_resets(x, h0, duration, resets)
+        """:meth:`flow`; where its result, or the solver, gives cause to, what is to blame."""
+        failure: Exception | None = None
+        try:
+            if resets is None:
+                states = self.flow(x, h0, duration)
+            else:
+                states = self.flow_with_resets(x, h0, duration, resets)
+            if states.numel() == 0 or all_finite(x, states[-1]):
+                return states
+        except SolverError as error:
+            failure = error
+        if x.shape[0] == 1:
+            check_finite("x", x[0], ("sample",))
+        check_finite("x", x, ("step", "sample"))
+        if h0 is not None:
+            check_finite("h0", h0, ("sample",))
+        check_weights(self)
+        raise failure or ValueError(
+            f"the states of the {type(self).__name__} are not finite, though x, h0 and the "
+            f"parameters are: numbers too large for {x.dtype}, or a weight that is made of others, "
+            "as by the norm of a row of zeros"
+        )
 
     def _features(self, x: Tensor) -> tuple[int, ...]:
         """The shape of one sample's input."""
@@ -221,13 +254,15 @@ class RecurrentCell(Wired, ABC):
             raise ValueError(
                 f"x must have shape (*batch, {self.input_size}{more}), not {tuple(x.shape)}"
             )
+        check_like_weights("x", x, self)
         return features
 
     @staticmethod
-    def _check_state(h0: Tensor, expected: tuple[int, ...]) -> None:
+    def _check_state(h0: Tensor, expected: tuple[int, ...], x: Tensor) -> None:
         check_tensor("h0", h0)
         if tuple(h0.shape) != expected:
             raise ValueError(f"h0 must have shape {expected}, not {tuple(h0.shape)}")
+        check_like("h0", h0, "x", x)
 
 
 class CellField(Protocol):
@@ -329,12 +364,10 @@ def check_duration(duration: float) -> float:
 def check_durations(durations: Tensor) -> None:
     """Raise ValueError where a duration is negative or not finite.
 
-    Under torch.compile and torch.export the values are not known, and not looked at.
+    Where values cannot be looked at (:func:`solvers.checks.holds`), they are not.
     """
-    if torch.compiler.is_compiling():
-        return
     good = (durations >= 0) & torch.isfinite(durations)
-    if not bool(good.all()):
+    if holds(good) is False:
         where = tuple((~good).nonzero()[0].tolist())
         raise ValueError(
             "every duration must be finite and at least 0; "

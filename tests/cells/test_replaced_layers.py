@@ -65,7 +65,7 @@ def test_an_adapter_around_a_layer_is_trained(name: str, layer: str) -> None:
     x = inputs(cell)
     if isinstance(cell.get_submodule(layer), Wired):
         adapter = replaced(cell, layer, Adapter)
-        words = f"{layer.split('.')[-1]} was replaced by a Adapter.*parametriz.*WiredLinear"
+        words = f"{holder(cell, layer)[1]} was replaced by a Adapter.*parametriz.*WiredLinear"
         with pytest.raises(ValueError, match=words):
             cell(x[0])
         return

@@ -230,13 +230,14 @@ class CfCCell(RecurrentCell):
         recurrent, inputs = masks_of(self.wiring)
         if recurrent is None and inputs is None:
             return None
-        return torch.cat(
-            [
-                torch.ones(self.hidden_size, size, dtype=torch.bool) if mask is None else mask
-                for size, mask in ((self.input_size, inputs), (self.hidden_size, recurrent))
-            ],
-            dim=1,
+        mask = torch.ones(
+            self.hidden_size, self.input_size + self.hidden_size, dtype=torch.bool, device="cpu"
         )
+        if inputs is not None:
+            mask[:, : self.input_size] = inputs
+        if recurrent is not None:
+            mask[:, self.input_size :] = recurrent
+        return mask
 
     def extra_repr(self) -> str:
         wiring = "" if self.wiring is None else f", wiring={self.wiring}"

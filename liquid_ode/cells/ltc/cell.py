@@ -283,7 +283,7 @@ class LTCCell(ODECell):
     def time_constant(self, x: Tensor, h: Tensor) -> Tensor:
         """τ = cm / gain, of the inputs x and the state h: ``(*batch, hidden_size)``, positive."""
         self._features(x)
-        self._check_state(h, (*x.shape[:-1], self.hidden_size))
+        self._check_state(h, (*x.shape[:-1], self.hidden_size), x)
         flat = x.reshape(-1, self.input_size)
         field = self.fields(flat.unsqueeze(0))[0]
         _, gain = field.leak(flat.new_zeros(()), h.reshape(-1, self.hidden_size))

@@ -10,10 +10,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from torch.utils.checkpoint import checkpoint
 
 from liquid_ode.cells.base import RecurrentCell, check_tensor
+from liquid_ode.cells.checks import check_finite
 from liquid_ode.cells.liquid.cell import LiquidCell
 from liquid_ode.cells.names import explained
 from liquid_ode.cells.network.making import make_cell, wirings_of_layers
@@ -21,7 +22,7 @@ from liquid_ode.cells.network.packing import Steps, steps_of
 from liquid_ode.cells.network.readout import MotorReadout
 from liquid_ode.cells.network.timing import Timing
 from liquid_ode.cells.wiring.wiring import Wiring, check_count
-from solvers import Solver
+from solvers import Solver, SolverError
 
 
 class LiquidRNN(nn.Module):
@@ -152,7 +153,7 @@ class LiquidRNN(nn.Module):
         :class:`MixedMemoryCell` has states of 2 H.
 
         A reset cuts a sequence into episodes, each as if run by itself, and no gradient crosses
-        it; where an episode fails (NaN), the next is whole. With ``done[t]`` where an environment
+        it. With ``done[t]`` where an environment
         ended after its input t, ``resets[t + 1] = done[t]``. At its first input a sequence starts
         from h0 unless it is reset there. The backward direction, which comes to an episode from
         its end, starts anew at the same boundaries: before the last input of every episode but
@@ -205,6 +206,25 @@ class LiquidRNN(nn.Module):
         return cast(RecurrentCell, self.cells[0]).feature_axes
 
     def _run(
+        self,
+        x: Tensor | PackedSequence,
+        h0: Tensor | None,
+        durations: float | Tensor | PackedSequence | None,
+        resets: Tensor | PackedSequence | None,
+    ) -> tuple[Steps, Tensor, Tensor]:
+        """:meth:`_layers`; where it fails, the input that is to blame in the user's own order."""
+        try:
+            return self._layers(x, h0, durations, resets)
+        except (ValueError, SolverError):
+            if isinstance(x, PackedSequence):
+                x, _ = pad_packed_sequence(x, self.batch_first)
+            if isinstance(x, Tensor):
+                axes = ["sample", "step"] if self.batch_first else ["step", "sample"]
+                batched = x.ndim == 2 + self._feature_axes
+                check_finite("x", x, axes if batched else ["step"])
+            raise
+
+    def _layers(
         self,
         x: Tensor | PackedSequence,
         h0: Tensor | None,

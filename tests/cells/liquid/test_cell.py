@@ -224,7 +224,7 @@ def test_bad_inputs() -> None:
             cell(torch.zeros(3, 6), duration=torch.tensor([[1.0], [bad], [1.0]]))
     with pytest.raises(ValueError, match=r"shape \(3, 1\), not \(3,\)"):
         cell(torch.zeros(3, 6), duration=torch.ones(3))
-    with pytest.raises(solvers.SolverError, match=r"1 of 3 samples .* met a NaN"):
+    with pytest.raises(ValueError, match="x must be finite, but is nan in sample 1"):
         cell(torch.tensor([[0.0], [math.nan], [0.0]]).expand(3, 6))
 
 

@@ -1,0 +1,115 @@
+"""What every cell asks of its arguments: a dtype, a device, and numbers that are finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def check_like_weights(name: str, x: Tensor, module: nn.Module) -> None:
+    """Raise ValueError where no weight of a module has the dtype of x, or lies on its device.
+
+    Under autocast the dtypes may differ. A module without weights in floating point, as a
+    quantised one is, takes any.
+    """
+    if any((own.dtype, own.device) == (x.dtype, x.device) for own in module.parameters()):
+        return
+    weights = [weight for weight in module.parameters() if weight.is_floating_point()]
+    devices = {str(weight.device) for weight in weights}
+    if weights and str(x.device) not in devices:
+        raise ValueError(
+            f"{name} is on {x.device}, the weights of the {type(module).__name__} are on "
+            f"{_listed(devices)}: move one with .to(device)"
+        )
+    dtypes = {str(weight.dtype) for weight in weights}
+    if weights and str(x.dtype) not in dtypes and not _is_cast(x):
+        raise ValueError(
+            f"{name} is {x.dtype}, the weights of the {type(module).__name__} are "
+            f"{_listed(dtypes)}: turn one into the other with .to(dtype), or compute under "
+            "torch.autocast"
+        )
+
+
+def check_like(name: str, value: Tensor, other: str, x: Tensor) -> None:
+    """Raise ValueError where a tensor has not the dtype and the device of another."""
+    check_device(name, value, other, x)
+    if value.dtype != x.dtype and not (_is_cast(x) and _is_cast(value)):
+        raise ValueError(
+            f"{name} is {value.dtype}, {other} is {x.dtype}: call {name}.to({other}.dtype)"
+        )
+
+
+def check_device(name: str, value: Tensor, other: str, x: Tensor) -> None:
+    """Raise ValueError where a tensor does not lie on the device of another."""
+    if value.device != x.device:
+        raise ValueError(
+            f"{name} is on {value.device}, {other} is on {x.device}: call {name}.to({other}.device)"
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " and ".join(sorted(names))
+
+
+def _is_cast(x: Tensor) -> bool:
+    """Whether autocast sees to the dtype of a tensor."""
+    device = x.device.type
+    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return on and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+
+
+def all_finite(*tensors: Tensor) -> bool:
+    """Whether no number is NaN or infinite, by one look in the usual case.
+
+    True also where numbers cannot be looked at: under a compiler, under a transform such as
+    vmap, and of fake tensors.
+    """
+    if torch.compiler.is_compiling():
+        return True
+    # A finite sum proves it; one that is not (it may have overflowed) needs the full look.
+    sums = [each.detach().sum(dtype=_at_least_float32(each)) for each in tensors]
+    try:
+        total = sum(sums[1:], sums[0]).item()
+    except RuntimeError:
+        return True
+    return math.isfinite(total) or all(bool(torch.isfinite(each).all()) for each in tensors)
+
+
+def _at_least_float32(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def check_finite(name: str, values: Tensor, axes: Sequence[str]) -> None:
+    """Raise ValueError where a number is NaN or infinite, saying where the first is.
+
+    Args:
+        name: of the values.
+        values: ``(*axes, ...)``.
+        axes: what the first axes count, ``("step", "sample")`` say.
+    """
+    if all_finite(values):
+        return
+    wrong = ~torch.isfinite(values.detach())
+    places = wrong.reshape(*values.shape[: len(axes)], -1).any(-1)
+    first = tuple(places.nonzero()[0].tolist())
+    where = ", ".join(f"{axis} {index}" for axis, index in zip(axes, first, strict=True))
+    value = values.detach()[first][wrong[first]][0].item()
+    raise ValueError(
+        f"{name} must be finite, but is {value:g} in {where} ({int(places.sum())} such in all). "
+        "Fill in what is missing, scale what overflows, and pack sequences in place of padding "
+        "them with NaN"
+    )
+
+
+def check_weights(module: nn.Module) -> None:
+    """Raise ValueError where a weight of a module is NaN or infinite."""
+    for name, weight in module.named_parameters():
+        if not all_finite(weight):
+            raise ValueError(
+                f"{name} of the {type(module).__name__} is not finite everywhere, and so no state "
+                "is: training has diverged before (lower the learning rate, clip the gradient), "
+                "or it was loaded so"
+            )
