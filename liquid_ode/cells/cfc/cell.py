@@ -8,10 +8,10 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from liquid_ode.cells.base import RecurrentCell
 from liquid_ode.cells.cfc.forms import CfCForm, GatedForm, LeCunTanh
+from liquid_ode.cells.cfc.heads import Cast, Folded, Heads, called, structure
 from liquid_ode.cells.names import explained
 from liquid_ode.cells.wiring.masks import Wired, WiredLinear, check_wired, masks_of, own_parameter
 from liquid_ode.cells.wiring.wiring import Wiring, check_count
@@ -122,9 +122,9 @@ class CfCCell(RecurrentCell):
                 self.add_module(name, nn.Linear(width, self.hidden_size))
             else:
                 self.add_module(name, WiredLinear(width, self.hidden_size, mask))
-        self._wired_maps = [
-            name for name in self.form.maps if isinstance(getattr(self, name), Wired)
-        ]
+        maps = {name: getattr(self, name) for name in self.form.maps}
+        self._wired_maps = [name for name, layer in maps.items() if isinstance(layer, Wired)]
+        self._made_of = structure([self.backbone, *maps.values()])
 
     def reset_parameters(self) -> None:
         """Draw the weights anew.
@@ -151,79 +151,39 @@ class CfCCell(RecurrentCell):
         duration: float | Tensor,
         resets: Tensor | None = None,
     ) -> Tensor:
+        h = x.new_zeros(x.shape[1], self.hidden_size) if h0 is None else h0
         alike = None if isinstance(duration, Tensor) else float(duration)
-        names = self.form.maps
-        weights = {name: self._weight(name) for name in names}
-        biases = {name: self._linear(name).bias for name in names}
-        heads, offsets = (torch.cat([*self.form.fold(of, alike)]) for of in (weights, biases))
-        linears, acts = _layers(self.backbone)
-        maps = [*((linear.weight, linear.bias) for linear in linears), (heads, offsets)]
-        (weight, bias), *rest = _scaled(maps, acts)
-        inputs = F.linear(x, weight[:, : self.input_size], bias)  # (T, B, F)
-        h = inputs.new_zeros(x.shape[1], self.hidden_size) if h0 is None else h0.to(inputs.dtype)
         if alike == 0:
             kept = h.repeat(x.shape[0], 1, 1)  # not h0 itself
             return kept if resets is None else kept.masked_fill(resets.cumsum(0) > 0, 0)
-        used = [weight[:, self.input_size :].t()]
-        used += [tensor for weight, bias in rest for tensor in (weight.t(), bias)]
-        used += [getattr(self, name) for name in self.form.vectors]
-        functions = [torch.tanh if type(act) in TANHS else act for act in acts]
-        return self._steps(inputs, duration, h, used, functions, resets)
-
-    def _steps(
-        self,
-        inputs: Tensor,
-        duration: float | Tensor,
-        h: Tensor,
-        used: Sequence[Tensor],
-        acts: Sequence[Callable[[Tensor], Tensor]],
-        resets: Tensor | None,
-    ) -> Tensor:
-        """The states of h = form(z_k) with z_1 = x_t + W_1 h and z_i = W_i act(z_{i-1}) + b_i.
-
-        Args:
-            inputs: x_t, ``(T, B, F)``.
-            duration: of every step, or ``(T, B, 1)``.
-            h: before the first step, ``(B, H)``.
-            used: W_1, W_2, b_2, W_3, b_3 and so on, transposed, then the vectors of the form.
-            acts: between two maps.
-            resets: bool ``(T, B, 1)``, before which steps h is zero instead.
-        """
-        steps, dtype = len(inputs), inputs.dtype
-        group = steps
-        if dtype.itemsize < 4:  # else a sum of many gradients is rounded at every step
-            group, used = GROUP, [tensor.float() for tensor in used]
-        durations: Sequence[float | Tensor] = [cast(float, duration)] * steps
-        passing: Sequence[Tensor | None] = [None] * steps
+        heads = self._heads(x, alike)
+        vectors = Cast([getattr(self, name) for name in self.form.vectors])
+        times: Sequence[float | Tensor] = [cast(float, duration)] * len(x)
+        passing: Sequence[Tensor | None] = [None] * len(x)
         if isinstance(duration, Tensor):
-            durations, passing = duration.to(dtype).unbind(), (duration > 0).unbind()
-        anew: Sequence[Tensor | None] = [None] * steps if resets is None else resets.unbind()
+            times, passing = duration.unbind(), (duration > 0).unbind()
+        anew: Sequence[Tensor | None] = [None] * len(x) if resets is None else resets.unbind()
         states = []
-        for step, x in enumerate(inputs.unbind()):
-            if step % group == 0:
-                first, *others = (tensor.to(dtype) for tensor in used)
-                maps, vectors = others[: 2 * len(acts)], others[2 * len(acts) :]
-            zero = anew[step]
-            h = h if zero is None else h.masked_fill(zero, 0)  # not a product: h may be NaN
-            z = torch.addmm(x, h, first)
-            for act, weight, bias in zip(acts, maps[::2], maps[1::2], strict=True):
-                z = torch.addmm(bias, act(z), weight)
-            new, passes = (
-                self.form.state(z, durations[step], vectors, self.hidden_size),
-                passing[step],
-            )
-            h = new if passes is None else torch.where(passes, new, h)
+        for step, (time, passes, restarts) in enumerate(zip(times, passing, anew, strict=True)):
+            if restarts is not None:
+                h = h.masked_fill(restarts, 0)
+            z = heads(step, h)
+            own = vectors.at(step, z.dtype)
+            of_step = time.to(z.dtype) if isinstance(time, Tensor) else time
+            new = self.form.state(z, of_step, own, self.hidden_size)
+            h = new if passes is None else torch.where(passes, new, h.to(new.dtype))
             states.append(h)
         return torch.stack(states)
 
-    def _linear(self, name: str) -> nn.Linear:
-        return cast(nn.Linear, getattr(self, name))
-
-    def _weight(self, name: str) -> Tensor:
-        layer = self._linear(name)
-        if name in self._wired_maps:
-            check_wired(name, layer)
-        return layer.wired("weight") if isinstance(layer, Wired) else layer.weight
+    def _heads(self, x: Tensor, alike: float | None) -> Heads:
+        maps = {name: getattr(self, name) for name in self.form.maps}
+        for name in self._wired_maps:
+            check_wired(name, maps[name])
+        # Folding is more than one step saves, and is not for compilers to look into.
+        folds = len(x) > 1 and not torch.compiler.is_compiling()
+        if folds and structure([self.backbone, *maps.values()]) == self._made_of:
+            return Folded(x, self.backbone, maps, self.form, alike)
+        return called(x, self.backbone, maps, self.form, alike)
 
     def _mask(self) -> Tensor | None:
         """Of the linear maps of [x, h]."""
@@ -242,47 +202,6 @@ class CfCCell(RecurrentCell):
     def extra_repr(self) -> str:
         wiring = "" if self.wiring is None else f", wiring={self.wiring}"
         return f"{self.input_size}, {self.hidden_size}, form={self.form}{wiring}"
-
-
-TANHS: dict[type, tuple[float, float]] = {
-    nn.Tanh: (1.0, 1.0),
-    LeCunTanh: (LeCunTanh.slope, LeCunTanh.gain),
-}
-"""Slope and gain of the activations gain tanh(slope x)."""
-
-
-GROUP = 8
-"""Steps whose gradients are added up in half precision, before float32 takes their sum."""
-
-
-def _scaled(
-    maps: Sequence[tuple[Tensor, Tensor]], acts: Sequence[nn.Module]
-) -> list[tuple[Tensor, Tensor]]:
-    """The maps with the slope of a tanh after them and the gain of one before them."""
-    scaled, before = [], 1.0
-    for (weight, bias), act in zip(maps, [*acts, None], strict=True):
-        slope, gain = TANHS.get(type(act), (1.0, 1.0))
-        scaled.append((_times(weight, slope * before), _times(bias, slope)))
-        before = gain
-    return scaled
-
-
-def _layers(backbone: nn.Sequential) -> tuple[list[nn.Linear], list[nn.Module]]:
-    """The linear maps, and the activation after each, with a dropout where one is at work."""
-    linears: list[nn.Linear] = []
-    acts: list[nn.Module] = []
-    for module in backbone:
-        if isinstance(module, nn.Linear):
-            linears.append(module)
-        elif not isinstance(module, nn.Dropout):
-            acts.append(module)
-        elif module.p and module.training:  # its own mode: a user may sample it in evaluation
-            acts[-1] = nn.Sequential(acts[-1], module)
-    return linears, acts
-
-
-def _times(tensor: Tensor, factor: float) -> Tensor:
-    return tensor if factor == 1.0 else factor * tensor
 
 
 def check_no_solver(cell: type, solver: object) -> None:

@@ -153,11 +153,11 @@ class LiquidRNN(nn.Module):
         :class:`MixedMemoryCell` has states of 2 H.
 
         A reset cuts a sequence into episodes, each as if run by itself, and no gradient crosses
-        it. With ``done[t]`` where an environment
-        ended after its input t, ``resets[t + 1] = done[t]``. At its first input a sequence starts
-        from h0 unless it is reset there. The backward direction, which comes to an episode from
-        its end, starts anew at the same boundaries: before the last input of every episode but
-        the last, which it starts from its own h0; its h_n is that of the first episode.
+        it. With ``done[t]`` where an environment ended after its input t, ``resets[t + 1] =
+        done[t]``. At its first input a sequence starts from h0 unless it is reset there. The
+        backward direction, which comes to an episode from its end, starts anew at the same
+        boundaries: before the last input of every episode but the last, which it starts from its
+        own h0; its h_n is that of the first episode.
 
         Returns:
             the states of the top layer after each input, ``(B, T, D * H)`` with the directions

@@ -52,7 +52,7 @@ def test_states_may_be_changed_in_place(form: CfCForm, steps: int) -> None:
 
 def test_an_initial_state_changed_in_place_is_refused() -> None:
     cell, h0 = made(), random(BATCH, HIDDEN)
-    loss = cell(random(BATCH, INPUT), h0).sum()
+    loss = cell.sequence(random(2, BATCH, INPUT), h0).sum()
     h0.zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
