@@ -20,6 +20,7 @@ from liquid_ode.cells.testing.interface import (
     check_shapes,
 )
 from liquid_ode.cells.testing.masks import check_masks
+from liquid_ode.cells.testing.modules import check_hooks, check_replacement
 from liquid_ode.cells.testing.resets import check_resets
 from liquid_ode.cells.testing.samples import Make
 from liquid_ode.cells.testing.transforms import check_transforms
@@ -33,8 +34,10 @@ __all__ = [
     "check_dtypes",
     "check_durations",
     "check_gradients",
+    "check_hooks",
     "check_masks",
     "check_permutation",
+    "check_replacement",
     "check_resets",
     "check_shapes",
     "check_streaming",
@@ -68,3 +71,5 @@ def check_cell(make: Make, *, per_sample: bool = True) -> None:
     check_gradients(make)
     check_transforms(make)
     check_masks(make)
+    check_replacement(make)
+    check_hooks(make)

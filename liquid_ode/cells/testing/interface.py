@@ -101,6 +101,8 @@ def check_dtypes(make: Make) -> None:
 def check_bad_input(make: Make) -> None:
     """What a cell cannot work with raises a ValueError that names the argument.
 
+    Another shape, dtype or device, a number that is not finite, a time that runs backwards.
+
     Raises:
         AssertionError: where it does not.
     """
@@ -135,6 +137,28 @@ def check_bad_input(make: Make) -> None:
         refuses("duration must", cell, x[0], duration=times)
     for times in (ones.t(), ones[:1], ones[0], samples.of_forward(ones)):
         refuses("durations must", cell.sequence, x, None, times)
+    _require_refusals_of_values(cell, x, h0)
+
+
+def _require_refusals_of_values(cell: RecurrentCell, x: Tensor, h0: Tensor) -> None:
+    """Of dtypes, devices, and numbers that are not finite."""
+
+    def refuses(words: str, call: Callable[..., Any], *arguments: Any) -> None:
+        _require_refusal(cell, words, call, *arguments)
+
+    refuses("x is torch.float32, the weights", cell, x[0].float())
+    refuses("x is torch.float32, the weights", cell.sequence, x.float())
+    refuses("x must be floating point", cell, x[0].long())
+    refuses("h0 is torch.float32, x is torch.float64", cell, x[0], h0.float())
+    refuses("x is on meta, the weights", cell, x[0].to("meta"))
+    for bad in (math.nan, math.inf):
+        wrong = x.clone()
+        wrong[1, 2] = bad
+        refuses(f"x must be finite, but is {bad} in sample 2", cell, wrong[1])
+        refuses(f"x must be finite, but is {bad} in step 1, sample 2", cell.sequence, wrong)
+    wrong = h0.clone()
+    wrong[1] = math.nan
+    refuses("h0 must be finite, but is nan in sample 1", cell, x[0], wrong)
 
 
 def _require_refusal(
