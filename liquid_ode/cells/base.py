@@ -6,7 +6,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -20,9 +20,10 @@ from liquid_ode.cells.checks import (
     check_weights,
 )
 from liquid_ode.cells.names import explained
+from liquid_ode.cells.unit_time import in_unit_time
 from liquid_ode.cells.wiring.masks import Wired, check_fits
 from liquid_ode.cells.wiring.wiring import Wiring, check_count
-from solvers import Solver, SolverError
+from solvers import Solver, SolverError, VectorField
 from solvers.checks import holds
 
 TAU_MIN = 0.1
@@ -265,16 +266,6 @@ class RecurrentCell(Wired, ABC):
         check_like("h0", h0, "x", x)
 
 
-class CellField(Protocol):
-    """The dynamics of a cell under one input: a vector field that knows its state at rest."""
-
-    def __call__(self, t: Tensor, y: Tensor, /) -> Tensor: ...
-
-    @property
-    def rest(self) -> Tensor:
-        """Zeros ``(B, *state)``, in the dtype of the dynamics."""
-
-
 class ODECell(RecurrentCell):
     """A cell whose state follows an ordinary differential equation, integrated by a solver.
 
@@ -291,7 +282,7 @@ class ODECell(RecurrentCell):
     """
 
     def __init__(
-        self, input_size: int, hidden_size: int, solver: Solver, wiring: Wiring | None
+        self, input_size: int, hidden_size: int, solver: Solver, wiring: Wiring | None = None
     ) -> None:
         super().__init__(input_size, hidden_size, wiring)
         if not isinstance(solver, Solver):
@@ -302,14 +293,27 @@ class ODECell(RecurrentCell):
         self.solver = solver
 
     @abstractmethod
-    def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[CellField]:
+    def fields(self, x: Tensor) -> Sequence[VectorField]:
         """The vector field under each of T inputs, x ``(T, B, *features)``.
 
-        With ``durations`` ``(T, B, 1, ..., 1)``, in the time s = t / duration, so that every
-        sample runs over s in (0, 1).
+        Each is for states ``(B, *state)`` like x: of its device, and of its dtype, or, where it is
+        a relaxation field whose ``rate`` is a tensor, of that of the rate. What does not depend on
+        the state is best computed here, for all inputs together.
         """
 
-    def field(self, x: Tensor) -> CellField:
+    def fields_in_unit_time(self, x: Tensor, durations: Tensor) -> Sequence[VectorField]:
+        """The vector field under each input, in the time s = t / duration.
+
+        A subclass need not give it: where one knows a quicker way, it saves a product an input.
+
+        Args:
+            x: ``(T, B, *features)``.
+            durations: ``(T, B, 1, ..., 1)`` with the axes of ``x``.
+        """
+        pairs = zip(self.fields(x), of_each(durations.to(x.dtype)), strict=True)
+        return [in_unit_time(field, duration) for field, duration in pairs]
+
+    def field(self, x: Tensor) -> VectorField:
         """The vector field under the inputs x ``(B, *features)``, for a state ``(B, *state)``.
 
         What does not change during a solve is computed here, once.
@@ -328,20 +332,29 @@ class ODECell(RecurrentCell):
         duration: float | Tensor,
         resets: Tensor | None = None,
     ) -> Tensor:
-        of_each = duration if isinstance(duration, Tensor) else None
-        fields = self.fields(x, of_each)
-        state = fields[0].rest
+        if isinstance(duration, Tensor):
+            fields, span = self.fields_in_unit_time(x, duration), (0.0, 1.0)
+        else:
+            fields, span = self.fields(x), (0.0, float(duration))
+        state = self._rest(x, fields[0])
         if h0 is not None:
             state = h0.to(state.dtype)
-        if not isinstance(duration, Tensor) and duration == 0:
+        if span[1] == 0:
             states = state.repeat(x.shape[0], *[1] * state.ndim)  # not h0 itself
             return states if resets is None else states.masked_fill(resets.cumsum(0) > 0, 0)
         if state.numel() == 0:  # nothing to solve, but gradients of zero, as every part of a batch
             return torch.stack([state + field(state.new_zeros(()), state) for field in fields])
-        span = (0.0, 1.0 if isinstance(duration, Tensor) else float(duration))
         if resets is None:
             return self.solver.solve_chain(fields, state, span)
         return self.solver.solve_chain(fields, state, span, resets)
+
+    def _rest(self, x: Tensor, field: VectorField) -> Tensor:
+        """Zeros ``(B, *state)``, in the dtype of the dynamics."""
+        shape = (x.shape[1], *self.state_shape(x.shape[2:]))
+        rate = getattr(field, "rate", None)
+        if not isinstance(rate, Tensor):
+            return x.new_zeros(shape)
+        return torch.zeros_like(rate) if rate.shape == shape else rate.new_zeros(shape)
 
     def extra_repr(self) -> str:
         wiring = "" if self.wiring is None else f", wiring={self.wiring}"

@@ -136,6 +136,9 @@ class LiquidCell(LiquidParameters):
         self._features(x)
         return bounded_tau(self.tau_base, self.tau_mlp(x))
 
+    def fields_in_unit_time(self, x: Tensor, durations: Tensor) -> Sequence[LiquidField]:
+        return self.fields(x, durations)
+
     def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[LiquidField]:
         drive = self._drive(x)  # (T, B, H)
         rate = self._rates(x, drive.dtype, durations)

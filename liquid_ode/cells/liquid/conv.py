@@ -146,6 +146,9 @@ class ConvLiquidCell(LiquidParameters):
         tau = bounded_tau(self.tau_base.view(-1, 1, 1), logits)
         return tau.reshape(*x.shape[:-3], *self.state_shape(features))
 
+    def fields_in_unit_time(self, x: Tensor, durations: Tensor) -> Sequence[ConvLiquidField]:
+        return self.fields(x, durations)
+
     def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[ConvLiquidField]:
         steps, batch = x.shape[:2]
         # All inputs as one batch (T B, C, H, W). Flattening several would not keep channels_last.

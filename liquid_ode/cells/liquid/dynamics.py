@@ -84,10 +84,6 @@ class LiquidDynamics(SemilinearField):
     def drive(self) -> Tensor:
         return cast(LiquidTarget, self.function).drive
 
-    @property
-    def rest(self) -> Tensor:
-        return torch.zeros_like(self.drive)
-
 
 Layer = nn.Linear | nn.Conv2d
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -90,10 +89,6 @@ class LTCField(QuasilinearField):
         # positive, and looking again would cost a synchronisation on an accelerator.
         self.function = Conductances(synapses, base)
         self.rate = rate
-
-    @property
-    def rest(self) -> Tensor:
-        return torch.zeros_like(cast(Conductances, self.function).base[:, 0])
 
 
 class _LTCPullback:
@@ -203,6 +198,9 @@ class LTCCell(ODECell):
                 mu.uniform_(0.3, 0.8)
                 erev.bernoulli_(2 / 3).mul_(2).sub_(1)
         self.clear_unwired()
+
+    def fields_in_unit_time(self, x: Tensor, durations: Tensor) -> Sequence[LTCField]:
+        return self.fields(x, durations)
 
     def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[LTCField]:
         steps, batch = x.shape[:2]

@@ -203,7 +203,7 @@ def test_what_does_not_depend_on_the_state_is_computed_once() -> None:
     assert len(cell.fields(maps(5, 2))) == 5
     assert calls == ["tau"]
     field = cell.field(maps(2))
-    solution = cell.solver.solve(field, field.rest)
+    solution = cell.solver.solve(field, torch.zeros_like(field.drive))
     assert solution.stats.nfe == 7
     assert calls == ["tau"] * 2
 
@@ -260,7 +260,7 @@ def test_channels_last_is_kept_and_changes_nothing(steps: int, batch_first: bool
     for of_parameters in (torch.contiguous_format, kind):
         cell = cell.to(memory_format=of_parameters)
         for field in cell.fields(x):
-            state = field.rest
+            state = torch.zeros_like(field.drive)
             for value in (state, field.drive, field.rate, field.target(torch.zeros(()), state)):
                 assert isinstance(value, Tensor)
                 assert value.is_contiguous(memory_format=kind)

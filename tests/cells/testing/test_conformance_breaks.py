@@ -345,7 +345,7 @@ class OneStep(LiquidCell):
 
     def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
         fields = self.fields(x, duration if isinstance(duration, Tensor) else None)
-        h = fields[0].rest if h0 is None else h0
+        h = torch.zeros_like(fields[0].drive) if h0 is None else h0
         states = []
         for field in fields:
             slope = field(h.new_zeros(()), h)
