@@ -230,7 +230,7 @@ class RecurrentCell(Wired, ABC):
                 states = self.flow_with_resets(x, h0, duration, resets)
             if states.numel() == 0 or all_finite(x, states[-1]):
                 return states
-        except SolverError as error:
+        except (ValueError, SolverError) as error:  # of a cell within this one, say
             failure = error
         if x.shape[0] == 1:
             check_finite("x", x[0], ("sample",))
