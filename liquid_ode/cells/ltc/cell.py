@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -264,7 +265,7 @@ class LTCCell(ODECell):
         made = {(type(each), type(each.function)) for each in fields}
         if made != {(LTCField, Conductances)}:
             return None
-        rest = fields[0].rest
+        rest = torch.zeros_like(cast(Tensor, fields[0].rate))
         if rest.dtype not in (torch.float32, torch.float64):
             return None
         functions = [cast(Conductances, each.function) for each in fields]
