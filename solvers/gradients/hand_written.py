@@ -74,13 +74,14 @@ class _Call(torch.autograd.Function):
 
     @staticmethod
     def forward(rule: HandWritten, keep: bool, kept: list[Any], *inputs: Tensor) -> Tensor:
-        device = inputs[0].device.type
+        caching = torch.is_autocast_cache_enabled()
         _inside.forward = True
+        # A cast that autocast makes here, without a graph, is not to be used again outside.
+        torch.set_autocast_cache_enabled(False)
         try:
-            # A cast that autocast makes here, without a graph, is not to be used again outside.
-            with _autocast(device, *_casts(device), cache=False):
-                result, found = rule.forward(inputs, keep=keep)
+            result, found = rule.forward(inputs, keep=keep)
         finally:
+            torch.set_autocast_cache_enabled(caching)
             _inside.forward = False
         kept.append(found)
         return result
@@ -145,12 +146,10 @@ def _casts(device: str) -> tuple[bool, torch.dtype | None]:
 
 
 @contextmanager
-def _autocast(
-    device: str, enabled: bool, dtype: torch.dtype | None = None, *, cache: bool = True
-) -> Iterator[None]:
+def _autocast(device: str, enabled: bool, dtype: torch.dtype | None = None) -> Iterator[None]:
     """Autocast on or off; nothing to do where it is off and stays off."""
     if not enabled and not _casts(device)[0]:
         yield
         return
-    with torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=cache):
+    with torch.autocast(device, dtype=dtype, enabled=enabled):
         yield
