@@ -82,8 +82,10 @@ class RecurrentCell(Wired, ABC):
         """
         if "resets" in inspect.signature(self.flow).parameters:
             return cast(Any, self.flow)(x, h0, duration, resets=resets)
-        anywhere = resets.flatten(1).any(1).tolist()
-        cuts = [0, *(step for step, anew in enumerate(anywhere) if anew and step), len(anywhere)]
+        anywhere = resets.flatten(1).any(1)
+        known = holds(anywhere) is not None  # else it is cut at every step
+        steps = [step for step in range(1, len(resets)) if not known or bool(anywhere[step])]
+        cuts = [0, *steps, len(resets)]
         states = []
         for part in map(slice, cuts[:-1], cuts[1:]):
             if h0 is not None:

@@ -47,7 +47,8 @@ def from_ncps(module: nn.Module) -> RecurrentCell | LiquidRNN:
     - the state of a wired CfC is ordered as the wiring's neurons are, motor neurons first; ncps
       puts the layer that takes the inputs first and the motor neurons last;
     - positive parameters are a softplus of ours, so that no call has to keep them positive; the
-      input mapping of an LTC can always be trained.
+      input mapping of an LTC can always be trained;
+    - a module that is frozen as a whole stays so; parameters that are frozen one by one do not.
 
     >>> rnn = from_ncps(ncps.torch.CfC(20, 50))
     >>> out, h = rnn(x, durations=timespans)
@@ -67,6 +68,8 @@ def from_ncps(module: nn.Module) -> RecurrentCell | LiquidRNN:
         if base.__name__ in kinds and base.__module__.split(".")[0] == "ncps":
             ours = kinds[base.__name__](module)
             ours.train(module.training)
+            if not any(parameter.requires_grad for parameter in module.parameters()):
+                ours.requires_grad_(False)
             return ours
     raise ValueError(
         f"from_ncps takes a module of ncps.torch, one of {', '.join(kinds)}, not "

@@ -313,3 +313,11 @@ def test_ncps_is_not_imported_by_the_package() -> None:
     code = "import sys, liquid_ode.cells.from_ncps; print('ncps' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("kind", ["CfC", "LTC"])
+def test_what_is_frozen_stays_frozen(kind: str) -> None:
+    theirs = getattr(ncps_torch, kind)(3, 7)
+    assert all(parameter.requires_grad for parameter in from_ncps(theirs).parameters())
+    theirs.requires_grad_(False)
+    assert not any(parameter.requires_grad for parameter in from_ncps(theirs).parameters())

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import solvers
 from liquid_ode import LiquidCell, LiquidRNN, create_model
 from liquid_ode.cells import ConvLiquidCell
 from solvers import Euler
@@ -63,3 +64,13 @@ def test_steps_no_longer_than_tau_are_those_of_the_textbook() -> None:
     state = Euler(steps=5).solve(noted, h).y
     assert len(sizes) == 5
     torch.testing.assert_close(cell(x, h), state, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["uniform_euler", "heun", "rk4"])
+def test_steps_too_long_for_the_time_constants_are_told(name: str) -> None:
+    torch.manual_seed(1)
+    rnn = LiquidRNN(3, 12, solver=solvers.get(name, steps=3))
+    x = torch.randn(4, 7, 3)
+    with pytest.warns(RuntimeWarning, match=r"steps of .* are too long .* numbers are wrong"):
+        rnn(x, durations=12.0)
+    rnn(x, durations=0.5)  # a warning is an error here

@@ -7,6 +7,7 @@ tau(x) = clamp(tau_base (1/2 + sigmoid(MLP(x))), 0.1, 5)
 from __future__ import annotations
 
 import copy
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, TypeVar, cast
@@ -18,6 +19,7 @@ from liquid_ode.cells.base import ODECell, check_tau
 from liquid_ode.cells.wiring.masks import Wired, check_wired, masks_of, own_parameter
 from liquid_ode.cells.wiring.wiring import Wiring, check_count
 from solvers import SemilinearField, Solver
+from solvers.checks import holds
 
 Target = TypeVar("Target", bound="LiquidTarget")
 
@@ -161,6 +163,29 @@ class LiquidParameters(ODECell):
         for module in (self, self.inputs):
             if isinstance(module, Wired):
                 module.clear_unwired()
+
+    def flow(
+        self,
+        x: Tensor,
+        h0: Tensor | None,
+        duration: float | Tensor,
+        resets: Tensor | None = None,
+    ) -> Tensor:
+        states = super().flow(x, h0, duration, resets)
+        if states.numel() == 0:
+            return states
+        # The dynamics keep |h| <= max(|h0|, 1).
+        most = states.new_ones(()) if h0 is None else h0.detach().abs().amax().clamp(min=1.0)
+        if holds(states.detach().abs().amax() > 2 * most):  # not of a NaN, which is told elsewhere
+            warnings.warn(
+                f"states of the {type(self).__name__} are more than twice as large as its dynamics "
+                f"let them be, max(|h0|, 1): the steps of {self.solver} are too long for its time "
+                "constants, and the numbers are wrong. Take more steps, the default "
+                "solvers.Euler(steps=5), solvers.ExponentialEuler(steps=5) or error control",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return states
 
     def _drive(self, x: Tensor) -> Tensor:
         """W_in x + b."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from liquid_ode.cells.base import RecurrentCell, check_duration, check_durations
-from liquid_ode.cells.network.packing import Steps
+from liquid_ode.cells.network.packing import PackedSteps, Steps
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,14 @@ def _durations(
             "durations must be a number, a tensor (torch.as_tensor makes one of a list or an "
             f"array) or a PackedSequence, not {type(durations).__name__}"
         )
-    given = durations.data.dtype
+    given = _dtype(durations)
     if given.is_complex or given == torch.bool:
         raise ValueError(f"durations must be real numbers, not {given}")
     if not given.is_floating_point:
         durations = durations.to(torch.promote_types(dtype, torch.float32))
+    if isinstance(durations, Tensor) and not isinstance(steps, PackedSteps):
+        check_durations(durations)  # in the user's own order
+        return steps.of_each("durations", durations)
     times = steps.of_each("durations", durations)
     check_durations(times)
     return times
@@ -96,7 +99,12 @@ def _resets(steps: Steps, resets: Tensor | PackedSequence) -> Tensor:
             "resets must be a bool tensor (torch.as_tensor makes one of a list or an array) or a "
             f"PackedSequence of one, not {type(resets).__name__}"
         )
-    given = resets.data.dtype
+    given = _dtype(resets)
     if given != torch.bool:
         raise ValueError(f"resets must be bool, not {given}: resets != 0 makes it of 0 and 1")
     return steps.of_each("resets", resets)
+
+
+def _dtype(values: Tensor | PackedSequence) -> torch.dtype:
+    # Not data.dtype of a tensor too, which vmap does not allow.
+    return values.data.dtype if isinstance(values, PackedSequence) else values.dtype

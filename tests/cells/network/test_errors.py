@@ -109,3 +109,10 @@ def test_bad_maps() -> None:
         rnn(torch.zeros(2, 3, 6, 7)[0])
     with pytest.raises(ValueError, match=r"h0 must have shape \(1, 2, 4, 6, 7\)"):
         rnn(torch.zeros(2, 5, 3, 6, 7), torch.zeros(1, 2, 4, 6, 6))
+
+
+def test_a_duration_is_named_by_its_place_in_the_users_tensor() -> None:
+    durations = torch.ones(4, 7)
+    durations[0, 3] = -1.0
+    with pytest.raises(ValueError, match=r"the first is -1 at \(0, 3\)"):
+        LiquidRNN(3, 4)(torch.randn(4, 7, 3), durations=durations)

@@ -19,6 +19,7 @@ from liquid_ode import (
     LTCCell,
     MixedMemoryCell,
     PureForm,
+    RecurrentCell,
     WiredCfCCell,
     Wiring,
 )
@@ -286,3 +287,16 @@ def test_export_and_compile(kind: str) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(rnn, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x, resets=resets), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("cell", [LiquidCell, MixedMemoryCell])
+def test_durations_and_resets_of_each_sample_under_vmap(cell: type[RecurrentCell]) -> None:
+    torch.manual_seed(0)
+    rnn = LiquidRNN(3, 6, cell=cell)
+    x, durations, resets = torch.randn(2, 4, 5, 3), torch.rand(2, 4, 5), torch.rand(2, 4, 5) < 0.3
+
+    def run(x: Tensor, durations: Tensor, resets: Tensor) -> Tensor:
+        return rnn(x, durations=durations, resets=resets)[0]
+
+    alone = torch.stack([run(*each) for each in zip(x, durations, resets, strict=True)])
+    torch.testing.assert_close(torch.vmap(run)(x, durations, resets), alone)
