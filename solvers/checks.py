@@ -94,7 +94,7 @@ def check_span(t_span: Any) -> tuple[float, float]:
         t0, t1 = (float(t) for t in t_span)
     except (TypeError, ValueError) as error:
         raise ValueError(f"t_span must be two numbers (t0, t1), not {t_span!r}") from error
-    if not (math.isfinite(t0) and math.isfinite(t1) and t0 < t1):
+    if not -math.inf < t0 < t1 < math.inf:
         raise ValueError(
             f"t_span must run forwards, t0 < t1, not from {t0:g} to {t1:g}. To integrate "
             "backwards, negate the field and the time."

@@ -6,7 +6,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NoReturn, cast
 
 import torch
 from torch import Tensor
@@ -18,8 +18,11 @@ from liquid_ode.cells.checks import (
     check_like,
     check_like_weights,
     check_weights,
+    refuse_torchscript,
+    untraced,
 )
 from liquid_ode.cells.names import explained
+from liquid_ode.cells.traced import is_looped, looped
 from liquid_ode.cells.unit_time import in_unit_time
 from liquid_ode.cells.wiring.masks import Wired, check_fits
 from liquid_ode.cells.wiring.wiring import Wiring, check_count
@@ -103,6 +106,7 @@ class RecurrentCell(Wired, ABC):
         """What a network passes on of states ``(..., *state)``: all, unless a cell says less."""
         return states
 
+    @untraced
     @explained
     def forward(
         self,
@@ -226,7 +230,9 @@ class RecurrentCell(Wired, ABC):
         """:meth:`flow`; where its result, or the solver, gives cause to, what is to blame."""
         failure: Exception | None = None
         try:
-            if resets is None:
+            if is_looped(x):
+                states = looped(self.flow, x, h0, duration, resets)
+            elif resets is None:
                 states = self.flow(x, h0, duration)
             else:
                 states = self.flow_with_resets(x, h0, duration, resets)
@@ -245,6 +251,10 @@ class RecurrentCell(Wired, ABC):
             f"parameters are: numbers too large for {x.dtype}, or a weight that is made of others, "
             "as by the norm of a row of zeros"
         )
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What torch.jit.script asks a module for."""
+        refuse_torchscript(self)
 
     def _features(self, x: Tensor) -> tuple[int, ...]:
         """The shape of one sample's input."""
@@ -371,7 +381,7 @@ def of_each(x: Tensor) -> Sequence[Tensor]:
 
 def check_duration(duration: float) -> float:
     """Return it, or raise ValueError where it is negative or not finite."""
-    if not (math.isfinite(duration) and duration >= 0):
+    if not 0 <= duration < math.inf:
         raise ValueError(f"a duration must be finite and at least 0, not {duration}")
     return duration
 

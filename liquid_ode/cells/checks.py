@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -113,3 +115,35 @@ def check_weights(module: nn.Module) -> None:
                 "is: training has diverged before (lower the learning rate, clip the gradient), "
                 "or it was loaded so"
             )
+
+
+def refuse_torchscript(module: nn.Module) -> NoReturn:
+    """Raise ValueError with what serves in place of TorchScript and the old ONNX exporter.
+
+    They would keep the length of a sequence, the steps of a solver and the answers of checks as
+    they are for one example.
+    """
+    raise ValueError(
+        f"{type(module).__name__} does not go into TorchScript, by torch.jit.trace, "
+        "torch.jit.script or torch.onnx.export(dynamo=False): take torch.export.export, and "
+        "torch.onnx.export(program, dynamo=True) of what it gives"
+    )
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def untraced(forward: Callable[P, R]) -> Callable[P, R]:
+    """A module's forward, which TorchScript's tracer is refused before its arguments are bound.
+
+    The old ONNX exporter gives it those by keyword alone as positional ones.
+    """
+
+    @functools.wraps(forward)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.jit.is_tracing():
+            refuse_torchscript(cast(nn.Module, args[0]))
+        return forward(*args, **kwargs)
+
+    return checked

@@ -151,8 +151,9 @@ class ConvLiquidCell(LiquidParameters):
 
     def fields(self, x: Tensor, durations: Tensor | None = None) -> Sequence[ConvLiquidField]:
         steps, batch = x.shape[:2]
-        # All inputs as one batch (T B, C, H, W). Flattening several would not keep channels_last.
-        maps = x.squeeze(0) if steps == 1 else torch.cat(x.unbind())
+        # All inputs as one batch (T B, C, H, W). Flattening several would not keep channels_last;
+        # squeezing one, torch 2.14 does not compile at a second size of the maps.
+        maps = x.flatten(0, 1) if steps == 1 else torch.cat(x.unbind())
         drive = self._drive(maps)
         times = None if durations is None else durations.flatten(0, 1)
         rate = self._rates(maps, drive.dtype, times)

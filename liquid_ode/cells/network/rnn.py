@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from torch.utils.checkpoint import checkpoint
 
 from liquid_ode.cells.base import RecurrentCell, check_tensor
-from liquid_ode.cells.checks import check_finite
+from liquid_ode.cells.checks import check_finite, refuse_torchscript, untraced
 from liquid_ode.cells.liquid.cell import LiquidCell
 from liquid_ode.cells.names import explained
 from liquid_ode.cells.network.making import make_cell, wirings_of_layers
@@ -125,6 +125,7 @@ class LiquidRNN(nn.Module):
         owned = self.cells if isinstance(projection, nn.Module) else self
         owned.to(device=device, dtype=dtype)
 
+    @untraced
     @explained
     def forward(
         self,
@@ -287,6 +288,10 @@ class LiquidRNN(nn.Module):
                 f"h0 must have shape {expected}, layers * directions first, not {tuple(h0.shape)}"
             )
         return steps.take_state(h0).unbind()
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What torch.jit.script asks a module for."""
+        refuse_torchscript(self)
 
     def extra_repr(self) -> str:
         shown = [f"{self.input_size}, {self.hidden_size}"]

@@ -106,5 +106,5 @@ def _resets(steps: Steps, resets: Tensor | PackedSequence) -> Tensor:
 
 
 def _dtype(values: Tensor | PackedSequence) -> torch.dtype:
-    # Not data.dtype of a tensor too, which vmap does not allow.
+    # Not data.dtype of a tensor too, which vmap, and torch.export in torch 2.9, do not allow.
     return values.data.dtype if isinstance(values, PackedSequence) else values.dtype
