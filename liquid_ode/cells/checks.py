@@ -10,6 +10,37 @@ from typing import NoReturn, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from solvers.checks import holds
+
+
+def check_duration(duration: float) -> float:
+    """Return it, or raise ValueError where it is negative or not finite."""
+    if not 0 <= duration < math.inf:
+        raise ValueError(f"a duration must be finite and at least 0, not {duration}")
+    return duration
+
+
+def check_durations(durations: Tensor) -> None:
+    """Raise ValueError where a duration is negative or not finite.
+
+    Where values cannot be looked at (:func:`solvers.checks.holds`), they are not.
+    """
+    good = (durations >= 0) & torch.isfinite(durations)
+    if holds(good) is False:
+        where = tuple((~good).nonzero()[0].tolist())
+        raise ValueError(
+            "every duration must be finite and at least 0; "
+            f"{int((~good).sum())} are not, the first is {durations[where].item():g} at {where}. "
+            "Sort the times before taking differences, and pack sequences in place of padding "
+            "them with NaN"
+        )
+
+
+def check_tensor(name: str, value: object) -> None:
+    """Raise ValueError where an argument is no tensor."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} must be a tensor, not {type(value).__name__}")
+
 
 def check_like_weights(name: str, x: Tensor, module: nn.Module) -> None:
     """Raise ValueError where no weight of a module has the dtype of x, or lies on its device.

@@ -12,9 +12,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from liquid_ode.cells.base import bounded_tau, of_each
-from liquid_ode.cells.liquid.dynamics import LiquidDynamics, LiquidParameters, LiquidTarget
+from liquid_ode.cells.liquid.dynamics import (
+    LiquidDynamics,
+    LiquidParameters,
+    LiquidTarget,
+    bounded_tau,
+)
 from liquid_ode.cells.names import explained
+from liquid_ode.cells.ode import of_each
 from liquid_ode.cells.wiring.masks import WiredLinear
 from liquid_ode.cells.wiring.wiring import Wiring
 from solvers import Euler, Pullback, PullbackFunction, Solver

@@ -14,9 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from liquid_ode.cells.base import bounded_tau, of_each
-from liquid_ode.cells.liquid.dynamics import LiquidDynamics, LiquidParameters, LiquidTarget
+from liquid_ode.cells.liquid.dynamics import (
+    LiquidDynamics,
+    LiquidParameters,
+    LiquidTarget,
+    bounded_tau,
+)
 from liquid_ode.cells.names import explained
+from liquid_ode.cells.ode import of_each
 from liquid_ode.cells.wiring.masks import WiredConv2d
 from liquid_ode.cells.wiring.wiring import Wiring, check_count
 from solvers import Euler, Solver

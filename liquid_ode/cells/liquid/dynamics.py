@@ -15,11 +15,14 @@ from typing import ClassVar, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from liquid_ode.cells.base import ODECell, check_tau
+from liquid_ode.cells.ode import ODECell
 from liquid_ode.cells.wiring.masks import Wired, check_wired, masks_of, own_parameter
 from liquid_ode.cells.wiring.wiring import Wiring, check_count
 from solvers import SemilinearField, Solver
 from solvers.checks import holds
+
+TAU_MIN = 0.1
+TAU_MAX = 5.0
 
 Target = TypeVar("Target", bound="LiquidTarget")
 
@@ -203,3 +206,16 @@ class LiquidParameters(ODECell):
     @abstractmethod
     def time_constant(self, x: Tensor) -> Tensor:
         """τ(x) within [0.1, 5.0], in the unit of ``duration``."""
+
+
+def check_tau(tau_init: float) -> None:
+    """Raise ValueError where an initial time constant is out of range."""
+    if not TAU_MIN <= tau_init <= TAU_MAX:
+        raise ValueError(f"tau_init must lie in [{TAU_MIN}, {TAU_MAX}], not {tau_init}")
+
+
+def bounded_tau(base: Tensor, logits: Tensor) -> Tensor:
+    """τ = clamp(base (1/2 + σ(logits)), 0.1, 5.0)."""
+    gate = torch.sigmoid(logits)
+    base = base.to(gate.dtype)
+    return torch.addcmul(0.5 * base, base, gate).clamp(TAU_MIN, TAU_MAX)

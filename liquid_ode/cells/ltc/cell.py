@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from liquid_ode.cells.base import ODECell, of_each
 from liquid_ode.cells.ltc.conductance import SynapseGradients, Synapses
 from liquid_ode.cells.ltc.short_steps import ShortSteps
 from liquid_ode.cells.names import explained
+from liquid_ode.cells.ode import ODECell, of_each
 from liquid_ode.cells.wiring.masks import masks_of, own_parameter
 from liquid_ode.cells.wiring.wiring import Wiring
 from solvers import (

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from torch.utils.checkpoint import checkpoint
 
-from liquid_ode.cells.base import RecurrentCell, check_tensor
-from liquid_ode.cells.checks import check_finite, refuse_torchscript, untraced
+from liquid_ode.cells.base import RecurrentCell
+from liquid_ode.cells.checks import check_finite, check_tensor, refuse_torchscript, untraced
 from liquid_ode.cells.liquid.cell import LiquidCell
 from liquid_ode.cells.names import explained
 from liquid_ode.cells.network.making import make_cell, wirings_of_layers

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from liquid_ode.cells.base import RecurrentCell, check_duration, check_durations
+from liquid_ode.cells.base import RecurrentCell
+from liquid_ode.cells.checks import check_duration, check_durations
 from liquid_ode.cells.network.packing import PackedSteps, Steps
 
 

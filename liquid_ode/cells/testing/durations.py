@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 import solvers
-from liquid_ode.cells.base import ODECell, RecurrentCell
+from liquid_ode.cells.base import RecurrentCell
+from liquid_ode.cells.ode import ODECell
 from liquid_ode.cells.testing.samples import (
     HIDDEN,
     Make,

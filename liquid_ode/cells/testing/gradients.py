@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from liquid_ode.cells.base import ODECell, RecurrentCell
+from liquid_ode.cells.base import RecurrentCell
+from liquid_ode.cells.ode import ODECell
 from liquid_ode.cells.testing.samples import Make, Samples, made, named, parameters_of, with_solver
 from solvers import Backpropagation, NativeSolver, Solver, Uniform
 from solvers.testing.kinds import has_budget, require, require_close, with_tolerance

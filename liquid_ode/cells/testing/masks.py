@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from liquid_ode.cells.base import ODECell, RecurrentCell
+from liquid_ode.cells.base import RecurrentCell
+from liquid_ode.cells.ode import ODECell
 from liquid_ode.cells.testing.samples import Make, Samples, made, named, parameters_of
 from liquid_ode.cells.wiring.masks import Wired, masks_of
 from solvers.testing.kinds import require

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from liquid_ode.cells.base import ODECell, RecurrentCell
+from liquid_ode.cells.base import RecurrentCell
+from liquid_ode.cells.ode import ODECell
 from solvers import Solver
 from solvers.testing.kinds import has_budget
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from liquid_ode.cells.base import ODECell, RecurrentCell
+from liquid_ode.cells.base import RecurrentCell
+from liquid_ode.cells.ode import ODECell
 from liquid_ode.cells.testing.gradients import with_plain_gradient
 from liquid_ode.cells.testing.samples import (
     Make,
