@@ -16,11 +16,14 @@ class SolverError(RuntimeError):
 
     Attributes:
         solution: with the statuses, and the states of the samples that did not fail.
+        problem: which of a chain's problems failed, from 0; None where there is one.
     """
 
-    def __init__(self, message: str, solution: Solution | None = None) -> None:
+    def __init__(
+        self, message: str, solution: Solution | None = None, problem: int | None = None
+    ) -> None:
         super().__init__(message)
-        self.solution = solution
+        self.solution, self.problem = solution, problem
 
 
 class Status(IntEnum):
@@ -97,8 +100,11 @@ class Solution:
     succeeded: bool = field(default=False, repr=False)
     remark: str = field(default="", repr=False)
 
-    def throw(self) -> Solution:
+    def throw(self, more: str = "") -> Solution:
         """Return self where every sample succeeded.
+
+        Args:
+            more: what else can be done about it, a sentence for the error.
 
         Raises:
             SolverError: naming the samples that failed, why, and what to change.
@@ -112,7 +118,7 @@ class Solution:
             samples = f"{len(failed)} of {self.status.numel()} samples ({shown})"
             if failed:
                 parts.append(f"{samples if self.status.ndim else 'the system'} {reason}: {remedy}")
-        message = ". ".join(parts) + ". throw=False returns the statuses instead."
+        message = " ".join([". ".join(parts) + ".", *([more] if more else [])])
         raise SolverError(message + self.remark, self)
 
 

@@ -51,7 +51,7 @@ class Solver(ABC):
             ValueError: where an argument is not as described.
         """
         solution = self.solve_problem(Problem.of(field, y0, t_span, t_eval, event))
-        return solution.throw() if throw else solution
+        return solution.throw("throw=False returns the statuses instead.") if throw else solution
 
     @abstractmethod
     def solve_problem(self, problem: Problem) -> Solution:
@@ -90,11 +90,12 @@ class Solver(ABC):
             if restarts is not None:
                 y0 = y0.masked_fill(restarts[index], 0)  # not a product: one may be NaN
             try:
-                y0 = self.solve(field, y0, t_span).y
+                y0 = self.solve_problem(Problem.of(field, y0, t_span)).throw().y
             except SolverError as error:
                 if len(fields) == 1:
                     raise
-                raise SolverError(f"problem {index + 1} of {len(fields)}: {error}") from error
+                message = f"problem {index + 1} of {len(fields)}: {error}"
+                raise SolverError(message, error.solution, index) from error
             ends.append(y0)
         return ends[0].unsqueeze(0) if len(ends) == 1 else torch.stack(ends)
 

@@ -92,9 +92,15 @@ class ODECell(RecurrentCell):
             return states if resets is None else states.masked_fill(resets.cumsum(0) > 0, 0)
         if state.numel() == 0:  # nothing to solve, but gradients of zero, as every part of a batch
             return torch.stack([state + field(state.new_zeros(()), state) for field in fields])
-        if resets is None:
-            return self.solver.solve_chain(fields, state, span)
-        return self.solver.solve_chain(fields, state, span, resets)
+        try:
+            if resets is None:
+                return self.solver.solve_chain(fields, state, span)
+            return self.solver.solve_chain(fields, state, span, resets)
+        except SolverError as error:
+            if error.problem is None:
+                raise
+            words = f"step {error.problem}: {error.__cause__}"
+            raise SolverError(words, error.solution) from error.__cause__
 
     def _rest(self, x: Tensor, field: VectorField) -> Tensor:
         """Zeros ``(B, *state)``, in the dtype of the dynamics."""

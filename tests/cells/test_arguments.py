@@ -159,8 +159,16 @@ def test_a_norm_of_zeros_is_told_from_a_bad_input() -> None:
 
 
 def test_a_solver_that_fails_on_good_numbers_says_so_itself() -> None:
-    cell = LiquidCell(INPUTS, HIDDEN, solver=solvers.get("tsit5", max_steps=2, rtol=1e-9))
     x = torch.randn(STEPS, 2, INPUTS)
-    for run in (cell.sequence, network(cell)):
-        with pytest.raises(SolverError, match=r"2 of 2 samples .* reached the largest number"):
+    cell = LiquidCell(INPUTS, HIDDEN, solver=solvers.get("tsit5", max_steps=2, rtol=1e-9))
+    runs: list[tuple[str, Callable[..., Any]]] = [
+        ("step 0: ", cell.sequence),
+        ("step 0: ", network(cell)),
+        ("", lambda x: cell(x[0])),
+    ]
+    for place, run in runs:
+        words = rf"^{place}2 of 2 samples \(0, 1\) reached the largest number of steps"
+        with pytest.raises(SolverError, match=words) as caught:
             run(x)
+        assert "throw" not in str(caught.value)  # which a cell does not take
+        assert caught.value.solution is not None
