@@ -11,7 +11,7 @@ from torch import Tensor
 from liquid_ode.cells.base import RecurrentCell
 from liquid_ode.cells.unit_time import in_unit_time
 from liquid_ode.cells.wiring.wiring import Wiring
-from solvers import Solver, VectorField
+from solvers import Solver, SolverError, VectorField
 
 
 class ODECell(RecurrentCell):
