@@ -180,3 +180,32 @@ def test_a_wired_layer_of_ones_own() -> None:
     assert not list(WiredLinear(3, 2, torch.ones(2, 3).bool()).buffers())
     with pytest.raises(ValueError, match=r"must have shape \(2, 3\), not \(3, 2\)"):
         WiredLinear(3, 2, mask.t())
+
+
+@pytest.mark.parametrize("layer", ["backbone.0", "ff1", "time_a"])
+def test_a_layer_without_a_bias_takes_the_place_of_one_with(layer: str) -> None:
+    cell = made("cfc")
+    x = inputs(cell)
+
+    def bare(base: nn.Linear) -> nn.Linear:
+        new = nn.Linear(base.in_features, base.out_features, bias=False).double()
+        new.weight = base.weight
+        return new
+
+    replaced(cell, layer, bare)
+    other = made("cfc")
+    with torch.no_grad():
+        other.get_parameter(f"{layer}.bias").zero_()
+    close(cell.sequence(x), other.sequence(x))
+
+
+def test_folded_products_are_those_of_the_called_parts() -> None:
+    for name in ("cfc", "cfc, pure", "cfc, wired, no gate"):
+        cell = made(name)
+        x = inputs(cell, 7, 2)
+        folded = cell.sequence(x)
+        for module in cell.modules():
+            module.register_forward_hook(lambda *_: None)
+        close(cell.sequence(x), folded)
+        durations = 0.1 + torch.rand(7, 2).double()
+        close(cell.sequence(x, None, durations), made(name).sequence(x, None, durations))

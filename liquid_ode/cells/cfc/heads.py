@@ -111,17 +111,22 @@ class Folded:
 
 
 def structure(parts: Sequence[nn.Module]) -> list[Any]:
-    """What modules consist of besides values: kinds, and what is registered on each.
+    """What modules consist of besides values: kinds, and how much is registered on each.
 
-    It is another one wherever a part was replaced, or anything was added to it: a hook, a
-    parametrization, a forward of its own.
+    It is another one wherever a part was replaced, or anything was added to it or taken from it: a
+    hook, a parametrization, a bias, a forward of its own.
     """
     return [
-        (type(part), [(key, len(value) if isinstance(value, dict) else 0) for key, value in own])
+        (type(part), *((key, _count(value)) for key, value in vars(part).items()))
         for module in parts
         for part in module.modules()
-        for own in [vars(part).items()]
     ]
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, dict):
+        return 0
+    return sum(each is not None for each in value.values())
 
 
 def _layers(backbone: nn.Sequential) -> tuple[list[nn.Linear], list[nn.Module]]:
