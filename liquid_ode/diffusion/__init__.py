@@ -2,6 +2,8 @@
 
 from liquid_ode.diffusion.ddim import DDIM
 from liquid_ode.diffusion.gaussian import Denoised, GaussianDiffusion, Losses
+from liquid_ode.diffusion.interpolation import arc, slerp
+from liquid_ode.diffusion.inversion import DDIMInversion, FlowInversion, Inversion
 from liquid_ode.diffusion.noise import SeededNoise, seeded_noise
 from liquid_ode.diffusion.predictions import Epsilon, Prediction, Sample, Velocity
 from liquid_ode.diffusion.probability_flow import (
@@ -23,10 +25,13 @@ __all__ = [
     "DDIM",
     "BatchNormalisedMinSNR",
     "CosineSchedule",
+    "DDIMInversion",
     "DDIMPath",
     "Denoised",
     "Epsilon",
+    "FlowInversion",
     "GaussianDiffusion",
+    "Inversion",
     "LinearSchedule",
     "LogSNRPath",
     "Losses",
@@ -43,5 +48,7 @@ __all__ = [
     "UniformWeighting",
     "Velocity",
     "Weighting",
+    "arc",
     "seeded_noise",
+    "slerp",
 ]
