@@ -1,15 +1,17 @@
-"""Images to train on and to measure against: CIFAR-10, always checked, or a folder of files."""
+"""Images to train on and to measure against: CIFAR-10, a folder of files, or what Python has."""
 
 from __future__ import annotations
 
 from liquid_ode.data.cifar10 import load_cifar10
 from liquid_ode.data.folder import load_folder
+from liquid_ode.data.from_python import as_image_set
 from liquid_ode.data.images import DataError, ImageSet, random_flip, to_model_range, to_uint8
 from liquid_ode.data.loading import load_images
 
 __all__ = [
     "DataError",
     "ImageSet",
+    "as_image_set",
     "load_cifar10",
     "load_folder",
     "load_images",

@@ -1,13 +1,16 @@
-"""Sets of images in memory, and the few pixel operations every user of them shares."""
+"""Sets of images as one tensor, and the few pixel operations every user of them shares."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+
+CHANNELS = (1, 3, 4)  # grey; red, green, blue; and alpha
 
 
 class DataError(RuntimeError):
@@ -16,12 +19,12 @@ class DataError(RuntimeError):
 
 @dataclass(frozen=True, eq=False)  # eq: tensors do not compare to one bool
 class ImageSet(Dataset[Tensor]):
-    """Images held in memory as one tensor: a map-style dataset.
+    """Images as one tensor, in memory or mapped from a file: a map-style dataset.
 
     An item is an image alone; the labels of a batch are ``labels[indices]``.
 
     Args:
-        images: uint8 ``(N, 3, H, W)``, values 0 to 255.
+        images: uint8 ``(N, C, H, W)``, values 0 to 255, where C is 1 (grey), 3 (RGB) or 4 (RGBA).
         labels: int64 ``(N,)``, or None where the images have no classes.
         class_names: the name of class ``k`` at place ``k``, or None.
         name: what the set is called in messages and records.
@@ -37,10 +40,10 @@ class ImageSet(Dataset[Tensor]):
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in CHANNELS:
             raise ValueError(
-                f"images must be uint8 of shape (N, 3, H, W), got {images.dtype} of shape "
-                f"{tuple(images.shape)}"
+                f"images must be uint8 of shape (N, C, H, W) with 1, 3 or 4 channels, got "
+                f"{images.dtype} of shape {tuple(images.shape)}"
             )
         if labels is None:
             if self.class_names is not None:
@@ -62,16 +65,32 @@ class ImageSet(Dataset[Tensor]):
         return self.images.shape[0]
 
     def __getitem__(self, index: int) -> Tensor:
-        """Image ``index``: uint8 ``(3, H, W)``, a view of the set's own memory."""
+        """Image ``index``: uint8 ``(C, H, W)``, a view of the set's own memory."""
         return self.images[index]
 
     def __getitems__(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """The images at ``indices`` in that order: uint8 ``(len(indices), 3, H, W)``, a copy.
+        """The images at ``indices`` in that order: uint8 ``(len(indices), C, H, W)``, a copy.
 
         A ``DataLoader`` calls this once per batch. Give it ``collate_fn=torch.as_tensor``: the
         batch is one tensor already.
         """
         return self.images[torch.as_tensor(indices, dtype=torch.int64)]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def crc32(self) -> str:
+        """The CRC-32 of all pixels in order, as eight hexadecimal digits.
+
+        It is taken piece by piece: a mapped file is read through once, and never held whole.
+        """
+        found, rows = 0, max(1, 2**24 // max(1, self.images[:1].numel()))
+        for piece in self.images.split(rows):
+            found = zlib.crc32(piece.contiguous().numpy().reshape(-1).data, found)
+        return f"{found:08x}"
 
     @property
     def num_classes(self) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,17 @@ def test_data_loader_reads_whole_batches() -> None:
     assert torch.equal(torch.cat(batches), images)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_the_checksum_is_that_of_all_bytes(channels: int) -> None:
+    images = noise(3000, channels, 64, 48)  # more than one piece
+    data = ImageSet(images)
+    assert data.image_shape == (channels, 64, 48)
+    assert int(data.crc32(), 16) == zlib.crc32(images.numpy().tobytes())
+    turned = ImageSet(images[:5].transpose(2, 3))  # not contiguous
+    assert int(turned.crc32(), 16) == zlib.crc32(turned.images.numpy().tobytes())
+    assert ImageSet(images[:0]).crc32() == "00000000"
+
+
 def test_num_classes_without_names_or_labels() -> None:
     assert ImageSet(noise(2, 3, 4, 4)).num_classes is None
     assert ImageSet(noise(2, 3, 4, 4), torch.tensor([0, 4])).num_classes == 5
@@ -118,7 +130,7 @@ def test_num_classes_without_names_or_labels() -> None:
     ("images", "labels", "names", "match"),
     [
         (torch.zeros(2, 3, 4, 4), None, None, "uint8"),
-        (noise(2, 1, 4, 4), None, None, r"\(N, 3, H, W\)"),
+        (noise(2, 2, 4, 4), None, None, r"\(N, C, H, W\)"),
         (noise(2, 3, 4, 4), torch.zeros(3, dtype=torch.int64), None, r"shape \(2,\)"),
         (noise(2, 3, 4, 4), torch.zeros(2), None, "int64"),
         (noise(2, 3, 4, 4), torch.tensor([0, 1]), ("one",), "outside the 1 classes"),
