@@ -12,13 +12,17 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DDIM",
+    "DDPM",
     "BatchNormalisedMinSNR",
     "CfCCell",
     "ConvLiquidCell",
     "ConvLiquidField",
     "CosineSchedule",
+    "DPMSolver",
     "GatedForm",
     "GaussianDiffusion",
+    "Guidance",
+    "KarrasHeun",
     "LTCCell",
     "LTCField",
     "LeCunTanh",
@@ -69,9 +73,13 @@ if TYPE_CHECKING:  # what type checkers see
     )
     from liquid_ode.diffusion import (
         DDIM,
+        DDPM,
         BatchNormalisedMinSNR,
         CosineSchedule,
+        DPMSolver,
         GaussianDiffusion,
+        Guidance,
+        KarrasHeun,
         LinearSchedule,
         MinSNR,
         ProbabilityFlow,

@@ -1,7 +1,19 @@
 """Gaussian diffusion: schedules, predictions, loss weightings, and samplers."""
 
-from liquid_ode.diffusion.ddim import DDIM
+from liquid_ode.diffusion.ddim import DDIM, DDPM
+from liquid_ode.diffusion.dpm_solver import DPMSolver
 from liquid_ode.diffusion.gaussian import Denoised, GaussianDiffusion, Losses
+from liquid_ode.diffusion.grids import (
+    KarrasGrid,
+    Level,
+    LogSNRGrid,
+    SigmaList,
+    TimeGrid,
+    TimeList,
+    TrailingGrid,
+)
+from liquid_ode.diffusion.guidance import Guidance
+from liquid_ode.diffusion.heun import KarrasHeun
 from liquid_ode.diffusion.interpolation import arc, slerp
 from liquid_ode.diffusion.inversion import DDIMInversion, FlowInversion, Inversion
 from liquid_ode.diffusion.noise import SeededNoise, seeded_noise
@@ -12,7 +24,13 @@ from liquid_ode.diffusion.probability_flow import (
     NoisePath,
     ProbabilityFlow,
 )
-from liquid_ode.diffusion.sampling import Progress, Sampler, SamplingError
+from liquid_ode.diffusion.sampling import (
+    GridSampler,
+    Progress,
+    Sampled,
+    Sampler,
+    SamplingError,
+)
 from liquid_ode.diffusion.schedules import CosineSchedule, LinearSchedule, Schedule
 from liquid_ode.diffusion.weightings import (
     BatchNormalisedMinSNR,
@@ -23,16 +41,24 @@ from liquid_ode.diffusion.weightings import (
 
 __all__ = [
     "DDIM",
+    "DDPM",
     "BatchNormalisedMinSNR",
     "CosineSchedule",
     "DDIMInversion",
     "DDIMPath",
+    "DPMSolver",
     "Denoised",
     "Epsilon",
     "FlowInversion",
     "GaussianDiffusion",
+    "GridSampler",
+    "Guidance",
     "Inversion",
+    "KarrasGrid",
+    "KarrasHeun",
+    "Level",
     "LinearSchedule",
+    "LogSNRGrid",
     "LogSNRPath",
     "Losses",
     "MinSNR",
@@ -41,10 +67,15 @@ __all__ = [
     "ProbabilityFlow",
     "Progress",
     "Sample",
+    "Sampled",
     "Sampler",
     "SamplingError",
     "Schedule",
     "SeededNoise",
+    "SigmaList",
+    "TimeGrid",
+    "TimeList",
+    "TrailingGrid",
     "UniformWeighting",
     "Velocity",
     "Weighting",

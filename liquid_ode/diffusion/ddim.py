@@ -1,41 +1,45 @@
-"""The DDIM sampler: few large steps through the time steps of training."""
+"""DDIM and ancestral sampling (DDPM): steps that add part of the noise anew."""
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from liquid_ode.diffusion.checks import check_count
+from liquid_ode.diffusion.grids import TimeGrid, TrailingGrid
 from liquid_ode.diffusion.noise import SeededNoise
-from liquid_ode.diffusion.sampling import GuidedDenoiser, Sampler
-
-
-def trailing_timesteps(steps: int, num_steps: int) -> list[int]:
-    """``steps`` descending time steps out of ``num_steps``: round(T − k T/steps) − 1, k = 0, 1, …
-
-    The first is T − 1, the noise that sampling really starts from; the last is about T/steps − 1,
-    from where the clean image is one more equal stride away.
-
-    Reference: Lin et al. 2024, Common diffusion noise schedules and sample steps are flawed,
-    section 3.3 and table 2, "trailing".
-
-    Raises:
-        ValueError: where ``steps`` is not in [1, num_steps].
-    """
-    check_count("steps", steps)
-    if steps > num_steps:
-        raise ValueError(
-            f"steps must be at most {num_steps}, the time steps of the schedule, not {steps}"
-        )
-    # round(T (steps − k)/steps), half up, in whole numbers
-    return [(2 * num_steps * k + steps) // (2 * steps) - 1 for k in range(steps, 0, -1)]
+from liquid_ode.diffusion.sampling import GridSampler, GuidedDenoiser
 
 
 @dataclass(frozen=True)
-class DDIM(Sampler):
+class RenoisingSampler(GridSampler):
+    """Steps x′ = (factor of x̂0) x̂0 + (factor of ε̂) ε̂ + (factor of z) z, z new noise."""
+
+    @abstractmethod
+    def coefficients(self, sigma: float, after: float) -> tuple[float, float, float]:
+        """The factors (of x̂0, of ε̂, of z) of a step between two noise-to-signal ratios.
+
+        Args:
+            sigma: σ at the start of the step.
+            after: σ′ < σ at its end; 0 is the clean image.
+        """
+
+    def _sample_batch(self, denoise: GuidedDenoiser, x: Tensor, noise: SeededNoise) -> Tensor:
+        levels = self.grid.levels(denoise.schedule)
+        ends = [*(level.sigma for level in levels[1:]), 0.0]
+        for level, after in zip(levels, ends, strict=True):
+            x0, epsilon = denoise.at(x, level)  # (B, C, H, W) each
+            signal, direction, spread = self.coefficients(level.sigma, after)
+            x = signal * x0 + direction * epsilon
+            if spread > 0:
+                x = x + spread * noise.draw()
+        return x
+
+
+@dataclass(frozen=True)
+class DDIM(RenoisingSampler):
     """Denoising diffusion implicit models.
 
     From time step t with ᾱ to the next entry of the list with ᾱ′:
@@ -43,34 +47,26 @@ class DDIM(Sampler):
         σ_η = η √((1−ᾱ′)/(1−ᾱ)) √(1 − ᾱ/ᾱ′)
         x′ = √ᾱ′ x̂0 + √(1−ᾱ′−σ_η²) ε̂ + σ_η z.
 
-    The steps go exactly from each entry of :meth:`timesteps` to the next, and from the last to
-    ᾱ′ = 1, so that the result is the last x̂0. The denoiser is evaluated ``steps`` times.
+    The steps go exactly from each level of the grid to the next, and from the last to ᾱ′ = 1, so
+    that the result is the last x̂0. The denoiser is evaluated ``steps`` times.
 
     Reference: Song et al. 2021, Denoising diffusion implicit models, eq. 12 and 16.
 
     Args:
-        steps: number of steps, at most the schedule's ``num_steps``.
+        steps: how many trailing time steps, at most the schedule's ``num_steps``; or any
+            :class:`TimeGrid`.
         eta: η in [0, 1]: 0 is deterministic, 1 adds as much noise as ancestral (DDPM) sampling.
 
     Raises:
-        ValueError: where ``steps`` is below 1 or ``eta`` outside [0, 1].
+        ValueError: where ``steps`` is neither, or ``eta`` outside [0, 1].
     """
 
-    steps: int = 50
     eta: float = 0.0
 
     def __post_init__(self) -> None:
-        check_count("steps", self.steps)
+        super().__post_init__()
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta must lie in [0, 1], not {self.eta!r}")
-
-    def timesteps(self, num_steps: int) -> list[int]:
-        """The time steps visited, descending from ``num_steps`` − 1.
-
-        Raises:
-            ValueError: where the sampler has more steps than the schedule.
-        """
-        return trailing_timesteps(self.steps, num_steps)
 
     def coefficients(self, sigma: float, after: float) -> tuple[float, float, float]:
         """The factors (of x̂0, of ε̂, of z) of a step between two noise-to-signal ratios.
@@ -87,16 +83,44 @@ class DDIM(Sampler):
         direction = after * signal * math.sqrt(1 - (self.eta * share) ** 2)
         return signal, direction, spread
 
-    def _sample_batch(self, denoise: GuidedDenoiser, x: Tensor, noise: SeededNoise) -> Tensor:
-        schedule = denoise.schedule
-        times = self.timesteps(schedule.num_steps)
-        sigmas = [*schedule.sigmas[times].tolist(), 0.0]
-        for t, sigma, after in zip(times, sigmas, sigmas[1:], strict=False):
-            batch_t = torch.full(x.shape[:1], t, dtype=torch.long, device=x.device)  # (B,)
-            batch_sigma = torch.full(x.shape[:1], sigma, device=x.device)  # (B,)
-            x0, epsilon = denoise(x, batch_t, batch_sigma)  # (B, C, H, W) each
-            signal, direction, spread = self.coefficients(sigma, after)
-            x = signal * x0 + direction * epsilon
-            if spread > 0:
-                x = x + spread * noise.draw()
-        return x
+
+@dataclass(frozen=True)
+class DDPM(RenoisingSampler):
+    """Ancestral sampling: x′ is drawn from q(x′ | x, x̂0), a Gaussian, at every step.
+
+    From ᾱ to ᾱ′ with β = 1 − ᾱ/ᾱ′ its mean is
+
+        √ᾱ′ β/(1−ᾱ) x̂0 + √(ᾱ/ᾱ′) (1−ᾱ′)/(1−ᾱ) x,
+
+    and its variance is between β̃ = β (1−ᾱ′)/(1−ᾱ), right where all images are one ("small"), and
+    β, right where they are white noise ("large"): β^v β̃^(1−v). With v = 0 it is
+    ``DDIM(steps, eta=1)``. The last step, to the clean image, adds no noise.
+
+    Reference: Ho et al. 2020, Denoising diffusion probabilistic models, eq. 6, 7 and section 3.2;
+    Nichol & Dhariwal 2021, Improved denoising diffusion probabilistic models, eq. 15, with one v
+    for all.
+
+    Args:
+        steps: how many trailing time steps, or any :class:`TimeGrid`; the default is every time
+            step of the schedule, as the model was trained.
+        variance: v in [0, 1]: 0 is the small variance, 1 the large one. With few steps the large
+            one leaves noise in the images.
+
+    Raises:
+        ValueError: where ``steps`` is neither, or ``variance`` outside [0, 1].
+    """
+
+    steps: int | TimeGrid = TrailingGrid(None)
+    variance: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.variance <= 1:
+            raise ValueError(f"variance must lie in [0, 1], not {self.variance!r}")
+
+    def coefficients(self, sigma: float, after: float) -> tuple[float, float, float]:
+        signal, direction, spread = DDIM(eta=1.0).coefficients(sigma, after)
+        if after > 0:  # √(β/β̃) = √((1−ᾱ)/(1−ᾱ′))
+            noise, noise_after = (s / math.sqrt(1 + s**2) for s in (sigma, after))
+            spread *= (noise / noise_after) ** self.variance
+        return signal, direction, spread

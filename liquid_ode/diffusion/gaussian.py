@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from liquid_ode.diffusion.checks import check_condition, check_data, check_level
+from liquid_ode.diffusion.checks import IMAGE_LIMIT, check_data, check_labels, check_level
+from liquid_ode.diffusion.guidance import Guidance, as_guidance
 from liquid_ode.diffusion.predictions import (
     Prediction,
     as_prediction,
@@ -56,7 +58,7 @@ class GaussianDiffusion(nn.Module):
         class_dropout: share of the labels that training replaces with "no class", so that the
             model also learns to denoise without one (Ho & Salimans 2022, algorithm 1).
         clip_sample: clip x̂0 to [-1, 1] when denoising, and derive ε̂ from it. Turn it off for
-            data that are not images in [-1, 1].
+            data that are not images in [-1, 1]; the loss then takes data of any size.
 
     Raises:
         ValueError: where an option is not as described.
@@ -105,6 +107,10 @@ class GaussianDiffusion(nn.Module):
         return getattr(self.model, "num_classes", None)
 
     @property
+    def _data_limit(self) -> float:
+        return IMAGE_LIMIT if self.clip_sample else math.inf
+
+    @property
     def device(self) -> torch.device:
         """Where the model computes."""
         first = next(self.model.parameters(), None)
@@ -141,7 +147,8 @@ class GaussianDiffusion(nn.Module):
             A float32 scalar; float32 also under autocast.
 
         Raises:
-            ValueError: where x0 is not floating point or holds NaN or infinity, or the labels
+            ValueError: where x0 is not floating point, holds NaN or infinity or, with
+                ``clip_sample`` set, a value beyond ±10, as images in [0, 255] do; or the labels
                 are not as described.
         """
         return self.losses(x0, class_labels, generator).weighted.mean()
@@ -153,7 +160,7 @@ class GaussianDiffusion(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Losses:
         """The terms of :meth:`loss`, one a sample, with the same arguments."""
-        check_data(x0, class_labels, self.num_classes)
+        check_data(x0, class_labels, self.num_classes, self._data_limit)
         source = x0.device if generator is None else generator.device
         batch = x0.shape[:1]
         t = torch.randint(
@@ -186,7 +193,7 @@ class GaussianDiffusion(nn.Module):
         Raises:
             ValueError: where an argument is not as described.
         """
-        check_data(x0, class_labels, self.num_classes)
+        check_data(x0, class_labels, self.num_classes, self._data_limit)
         check_level(x0, t, noise, self.schedule.num_steps)
         return self._squared_error(x0, t, noise, class_labels)
 
@@ -195,7 +202,7 @@ class GaussianDiffusion(nn.Module):
     ) -> Tensor:
         x0, noise = x0.float(), noise.float()
         sigma = per_sample(self.sigmas.to(t.device)[t], x0)  # (B, 1, 1, 1)
-        output = self._call_model(diffuse(x0, noise, sigma), t, class_labels)  # (B, C, H, W)
+        output = self.output(diffuse(x0, noise, sigma), t, class_labels)  # (B, C, H, W)
         target = self.prediction.target(x0, noise, sigma)  # (B, C, H, W)
         return (output - target).square().flatten(1).mean(1)  # (B,)
 
@@ -219,22 +226,19 @@ class GaussianDiffusion(nn.Module):
         t: Tensor,
         class_labels: Tensor | None = None,
         guidance_scale: float = 1.0,
+        guidance: Guidance | None = None,
     ) -> Denoised:
         """The estimates x̂0 and ε̂ of the clean image and of the noise in x_t.
 
-        With labels and a guidance scale w other than 1 the model is evaluated with and without
-        the labels, as one batch of 2B, and ε̂ = ε̂_uncond + w (ε̂_cond − ε̂_uncond). Where
-        ``clip_sample`` is set x̂0 is then clipped to [-1, 1] and ε̂ derived from it, so that
-        x_t = √ᾱ x̂0 + √(1−ᾱ) ε̂ always holds.
-
-        Reference: Ho & Salimans 2022, Classifier-free diffusion guidance, eq. 6 with w there
-        counted from 0: w = 1 + w_paper.
+        With guidance the prediction is the guided one. Where ``clip_sample`` is set x̂0 is then
+        clipped to [-1, 1] and ε̂ derived from it, so that x_t = √ᾱ x̂0 + √(1−ᾱ) ε̂ always holds.
 
         Args:
             x_t: noisy images ``(B, 3, H, W)``.
             t: time steps ``(B,)``, long.
             class_labels: ``(B,)`` whole numbers in [0, num_classes], or None.
-            guidance_scale: w; 1 is no guidance, and costs a single evaluation.
+            guidance_scale: w of classifier-free guidance, short for ``Guidance(w)``; 1 is none.
+            guidance: any :class:`Guidance`.
 
         Returns:
             (x0, epsilon), float32 of x_t's shape.
@@ -242,10 +246,10 @@ class GaussianDiffusion(nn.Module):
         Raises:
             ValueError: where an argument is not as described.
         """
-        check_condition(class_labels, guidance_scale, self.num_classes, x_t.shape[0])
+        chosen = self._checked(x_t, class_labels, guidance_scale, guidance)
         check_level(x_t, t, x_t, self.schedule.num_steps)
         sigma = self.sigmas.to(t.device)[t]
-        return self.denoise_unchecked(x_t.float(), t, sigma, class_labels, guidance_scale)
+        return self.denoise_unchecked(x_t.float(), t, sigma, class_labels, chosen)
 
     def denoise_at_sigma(
         self,
@@ -253,6 +257,7 @@ class GaussianDiffusion(nn.Module):
         sigma: Tensor,
         class_labels: Tensor | None = None,
         guidance_scale: float = 1.0,
+        guidance: Guidance | None = None,
     ) -> Denoised:
         """:meth:`denoise` at any noise-to-signal ratio, also between two time steps.
 
@@ -261,11 +266,12 @@ class GaussianDiffusion(nn.Module):
             sigma: σ = √((1−ᾱ)/ᾱ) ``(B,)``, positive. The model is given the time t(σ).
             class_labels: ``(B,)`` whole numbers in [0, num_classes], or None.
             guidance_scale: as for :meth:`denoise`.
+            guidance: as for :meth:`denoise`.
 
         Raises:
             ValueError: where an argument is not as described.
         """
-        check_condition(class_labels, guidance_scale, self.num_classes, x_t.shape[0])
+        chosen = self._checked(x_t, class_labels, guidance_scale, guidance)
         if sigma.shape != x_t.shape[:1] or not bool((sigma > 0).all()):
             raise ValueError(
                 f"sigma must hold one positive number for each of the {x_t.shape[0]} images; "
@@ -273,7 +279,19 @@ class GaussianDiffusion(nn.Module):
             )
         x_t, sigma = x_t.float(), sigma.float()
         t = self.schedule.time_of_sigma(sigma)  # (B,)
-        return self.denoise_unchecked(x_t, t, sigma, class_labels, guidance_scale)
+        return self.denoise_unchecked(x_t, t, sigma, class_labels, chosen)
+
+    def _checked(
+        self,
+        x_t: Tensor,
+        labels: Tensor | None,
+        guidance_scale: float,
+        guidance: Guidance | None,
+    ) -> Guidance:
+        chosen = as_guidance(guidance_scale, guidance)
+        check_labels(labels, self.num_classes, x_t.shape[0])
+        chosen.check(labels, self.num_classes)
+        return chosen
 
     def denoise_unchecked(
         self,
@@ -281,44 +299,56 @@ class GaussianDiffusion(nn.Module):
         t: Tensor,
         sigma: Tensor,
         class_labels: Tensor | None,
-        guidance_scale: float,
+        guidance: Guidance,
     ) -> Denoised:
         """:meth:`denoise` for a sampler's loop: no look at the values, which would wait for CUDA.
+
+        (But for a guidance in an interval, which has to know where it stands.)
 
         Args:
             x_t: noisy images, float32 ``(B, 3, H, W)``.
             t: times ``(B,)`` that the model is given.
             sigma: the noise-to-signal ratios at t, float32 ``(B,)``.
             class_labels: ``(B,)`` or None.
-            guidance_scale: as for :meth:`denoise`.
+            guidance: ``Guidance()`` is none.
         """
         sigma = per_sample(sigma, x_t)  # (B, 1, 1, 1)
-        if guidance_scale == 1 or class_labels is None:
-            output = self._call_model(x_t, t, class_labels)
-        else:
-            labels = torch.cat([class_labels, self._no_class(class_labels)])  # (2B,)
-            both = self._call_model(torch.cat([x_t, x_t]), t.repeat(2), labels)
-            cond, uncond = both.chunk(2)  # (B, C, H, W) each
-            # ε is affine in the output and the weights sum to 1: guiding the output guides ε.
-            output = uncond + guidance_scale * (cond - uncond)
+        output = guidance.output(self, x_t, t, sigma, class_labels)  # (B, C, H, W)
         x0 = self.prediction.x0(output, x_t, sigma)
         if not self.clip_sample:
             return Denoised(x0, self.prediction.epsilon(output, x_t, sigma))
         x0 = x0.clamp(-1, 1)
         return Denoised(x0, noise_between(x_t, x0, sigma))
 
-    def _call_model(self, x: Tensor, t: Tensor, class_labels: Tensor | None) -> Tensor:
-        """The model's output in float32; a class-conditional model without labels gets "no class".
+    def with_model(self, model: nn.Module) -> GaussianDiffusion:
+        """The same diffusion around another model that was trained for it.
+
+        ``diffusion.with_model(diffusion.model.stopped_early(2))`` is the weak model of guidance by
+        integration depth.
+        """
+        return GaussianDiffusion(
+            model,
+            self.schedule,
+            self.prediction,
+            self.weighting,
+            class_dropout=self.class_dropout,
+            clip_sample=self.clip_sample,
+        ).train(self.training)
+
+    def output(self, x_t: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """The model's prediction in float32: ``prediction`` says of what.
+
+        A class-conditional model without labels is given "no class".
 
         Raises:
-            ValueError: where the output has another shape than x.
+            ValueError: where the output has another shape than x_t.
         """
         if class_labels is None and self.num_classes is not None:
             class_labels = self._no_class(t)
-        output = self.model(x, t) if class_labels is None else self.model(x, t, class_labels)
-        if output.shape != x.shape:
+        output = self.model(x_t, t) if class_labels is None else self.model(x_t, t, class_labels)
+        if output.shape != x_t.shape:
             raise ValueError(
-                f"the model must return the shape of its input, {tuple(x.shape)}; "
+                f"the model must return the shape of its input, {tuple(x_t.shape)}; "
                 f"it returned {tuple(output.shape)}"
             )
         return output.float()  # (B, C, H, W)

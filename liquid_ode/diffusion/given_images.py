@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from liquid_ode.diffusion.checks import check_condition, check_count
+from liquid_ode.diffusion.checks import check_count, check_labels
 from liquid_ode.diffusion.gaussian import GaussianDiffusion
+from liquid_ode.diffusion.guidance import Guidance
 from liquid_ode.diffusion.sampling import GuidedDenoiser, Progress, evaluation_mode
 
 Labels = Tensor | Sequence[int] | int | None
@@ -86,7 +87,9 @@ def given_batches(
     if class_labels is not None:
         labels = torch.as_tensor(class_labels, device=diffusion.device)
         labels = labels.expand(count) if labels.ndim == 0 else labels
-    check_condition(labels, guidance_scale, diffusion.num_classes, count)
+    guidance = Guidance(guidance_scale)
+    check_labels(labels, diffusion.num_classes, count)
+    guidance.check(labels, diffusion.num_classes)
 
     def reporter(first: int) -> Callable[[int, Tensor], None]:
         def report(evaluations: int, x0: Tensor) -> None:
@@ -101,7 +104,7 @@ def given_batches(
             given = images[part].to(diffusion.device, torch.float32)
             chosen = None if labels is None else labels[part]
             yield GivenBatch(
-                part, given, GuidedDenoiser(diffusion, chosen, guidance_scale, reporter(first))
+                part, given, GuidedDenoiser(diffusion, chosen, guidance, reporter(first))
             )
 
     with evaluation_mode(diffusion):

@@ -157,15 +157,12 @@ class DDIMInversion(Inversion):
             )
 
     def _invert_batch(self, denoise: GuidedDenoiser, images: Tensor) -> Tensor:
-        schedule = denoise.schedule
-        times = self.sampler.timesteps(schedule.num_steps)[::-1]
         x, sigma = images, 0.0
-        for t, after in zip(times, schedule.sigmas[times].tolist(), strict=True):
-            batch_t = torch.full(x.shape[:1], t, dtype=torch.long, device=x.device)  # (B,)
-            batch_sigma = torch.full(x.shape[:1], after, device=x.device)  # (B,)
+        for level in reversed(self.sampler.grid.levels(denoise.schedule)):
+            after = level.sigma
             start = x * math.sqrt(1 + sigma**2)  # x̄, (B, C, H, W)
             for _ in range(self.iterations):
-                epsilon = denoise(x, batch_t, batch_sigma).epsilon  # (B, C, H, W)
+                epsilon = denoise.at(x, level).epsilon  # (B, C, H, W)
                 x = (start + (after - sigma) * epsilon) / math.sqrt(1 + after**2)
             sigma = after
         return x

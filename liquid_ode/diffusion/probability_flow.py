@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from liquid_ode.diffusion.checks import check_count
-from liquid_ode.diffusion.ddim import trailing_timesteps
+from liquid_ode.diffusion.grids import TimeGrid, TrailingGrid, check_sigma_max, sigma_range
 from liquid_ode.diffusion.noise import SeededNoise
 from liquid_ode.diffusion.sampling import GuidedDenoiser, Sampler
 from liquid_ode.diffusion.schedules import Schedule
@@ -75,13 +75,11 @@ class LogSNRPath(NoisePath):
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
-        if not self.sigma_max > 0:
-            raise ValueError(f"sigma_max must be positive, not {self.sigma_max!r}")
+        check_sigma_max(self.sigma_max)
 
     def sigma_range(self, schedule: Schedule) -> tuple[float, float]:
         """From ``sigma_max``, or the schedule's last σ where that is less, to its first σ."""
-        last = float(schedule.sigmas[0])
-        return max(min(self.sigma_max, float(schedule.sigmas[-1])), last), last
+        return sigma_range(schedule, self.sigma_max)
 
     def integrate(
         self, solver: Solver, estimate: CleanEstimate, y: Tensor, schedule: Schedule
@@ -95,35 +93,35 @@ class LogSNRPath(NoisePath):
 
 @dataclass(frozen=True)
 class DDIMPath(NoisePath):
-    """DDIM's own time steps: one solve between each two of them, in a time linear in σ.
+    """The levels of a grid, DDIM's or another: one solve between each two of them, linear in σ.
 
     ``solver.with_steps(1)`` takes each interval, so that explicit Euler makes exactly the steps
-    of ``DDIM(steps, eta=0)``. With r in [0, 1] from σ to σ′, dy/dr = (σ′ − σ)(y − x̂0)/σ(r).
+    of ``DDIM(steps, eta=0)``, and Heun's method on a :class:`KarrasGrid` those of
+    :class:`KarrasHeun`. With r in [0, 1] from σ to σ′, dy/dr = (σ′ − σ)(y − x̂0)/σ(r).
 
-    Caution: it is there for that comparison. The first interval of the cosine schedule takes σ
-    from 20,291 to about 30, where a step of a higher-order method is worse than one of Euler, and
-    methods for semilinear fields do not apply. :class:`LogSNRPath` serves all of them.
+    Caution: the first interval of DDIM's time steps on the cosine schedule takes σ from 20,291 to
+    about 30, where a step of a higher-order method is worse than one of Euler: give a grid with a
+    ``sigma_max``. Methods for semilinear fields do not apply. :class:`LogSNRPath` serves them all.
 
     Args:
-        steps: number of time steps, the clean step included.
+        steps: number of trailing time steps, the clean step included, or any :class:`TimeGrid`.
 
     Raises:
-        ValueError: where steps is below 1, or on use above the schedule's ``num_steps``.
+        ValueError: where steps is neither, or on use above the schedule's ``num_steps``.
     """
 
-    steps: int = 50
+    steps: int | TimeGrid = 50
 
     def __post_init__(self) -> None:
-        check_count("steps", self.steps)
+        if not isinstance(self.steps, TimeGrid):
+            check_count("steps", self.steps)
 
     def _sigmas(self, schedule: Schedule) -> list[float]:
-        sigmas: list[float] = schedule.sigmas[
-            trailing_timesteps(self.steps, schedule.num_steps)
-        ].tolist()
-        return sigmas
+        grid = self.steps if isinstance(self.steps, TimeGrid) else TrailingGrid(self.steps)
+        return [level.sigma for level in grid.levels(schedule)]
 
     def sigma_range(self, schedule: Schedule) -> tuple[float, float]:
-        """The σ of the first and of the last of DDIM's time steps."""
+        """The σ of the first and of the last level."""
         sigmas = self._sigmas(schedule)
         return sigmas[0], sigmas[-1]
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from liquid_ode.diffusion.checks import check_condition, check_count
+from liquid_ode.diffusion.checks import check_count, check_labels
 from liquid_ode.diffusion.gaussian import Denoised, GaussianDiffusion
+from liquid_ode.diffusion.grids import Level, TimeGrid, TrailingGrid
+from liquid_ode.diffusion.guidance import Guidance, as_guidance
 from liquid_ode.diffusion.noise import SeededNoise, resolve_seeds
 from liquid_ode.diffusion.schedules import Schedule
 
@@ -29,6 +32,16 @@ class Progress(NamedTuple):
     """the present estimate of the batch's clean images ``(B, 3, H, W)``"""
 
 
+class Sampled(NamedTuple):
+    """Images, and what they cost."""
+
+    images: Tensor
+    """float32 ``(n, C, H, W)``, in [-1, 1] where the diffusion has ``clip_sample`` set"""
+    evaluations: Tensor
+    """how often the denoiser was evaluated for each image, long ``(n,)`` on the CPU; guidance
+    makes one evaluation of the denoiser two of a network"""
+
+
 class GuidedDenoiser:
     """The denoiser of one batch: its labels and guidance are fixed, its evaluations reported."""
 
@@ -36,12 +49,12 @@ class GuidedDenoiser:
         self,
         diffusion: GaussianDiffusion,
         labels: Tensor | None,
-        guidance_scale: float,
+        guidance: Guidance,
         report: Callable[[int, Tensor], None],
     ) -> None:
         self._diffusion = diffusion
         self._labels = labels
-        self._guidance_scale = guidance_scale
+        self._guidance = guidance
         self._report = report
         self._evaluations = 0
 
@@ -50,12 +63,24 @@ class GuidedDenoiser:
         """The noise schedule that the model was trained on."""
         return self._diffusion.schedule
 
+    @property
+    def evaluations(self) -> int:
+        """How often it was called."""
+        return self._evaluations
+
     def __call__(self, x_t: Tensor, t: Tensor, sigma: Tensor) -> Denoised:
         """x̂0 and ε̂ for noisy images ``(B, 3, H, W)`` at times and noise levels ``(B,)``."""
-        found = self._diffusion.denoise_unchecked(x_t, t, sigma, self._labels, self._guidance_scale)
+        found = self._diffusion.denoise_unchecked(x_t, t, sigma, self._labels, self._guidance)
         self._evaluations += 1
         self._report(self._evaluations, found.x0)
         return found
+
+    def at(self, x_t: Tensor, level: Level) -> Denoised:
+        """x̂0 and ε̂ for noisy images ``(B, 3, H, W)`` that are all at one level of a grid."""
+        batch, device = x_t.shape[:1], x_t.device
+        dtype = torch.long if isinstance(level.t, int) else torch.float32
+        t = torch.full(batch, level.t, dtype=dtype, device=device)  # (B,)
+        return self(x_t, t, torch.full(batch, level.sigma, device=device))
 
 
 class Sampler(ABC):
@@ -68,7 +93,6 @@ class Sampler(ABC):
         ``noise`` draws further noise for a sampler that is stochastic.
         """
 
-    @torch.no_grad()
     def sample(
         self,
         diffusion: GaussianDiffusion,
@@ -77,6 +101,7 @@ class Sampler(ABC):
         seeds: int | Sequence[int] | None = None,
         class_labels: Tensor | Sequence[int] | int | None = None,
         guidance_scale: float = 1.0,
+        guidance: Guidance | None = None,
         batch_size: int | None = None,
         image_shape: Sequence[int] | None = None,
         initial_noise: Tensor | None = None,
@@ -93,8 +118,9 @@ class Sampler(ABC):
             seeds: a seed for each image: None for 0 … n − 1, a number s for s … s + n − 1, or n
                 whole numbers in [0, 2⁶³).
             class_labels: one label for all, or n labels in [0, num_classes]; None for no class.
-            guidance_scale: strength w of classifier-free guidance; 1 is none. See
-                :meth:`GaussianDiffusion.denoise`.
+            guidance_scale: strength w of classifier-free guidance; 1 is none. Short for
+                ``guidance=Guidance(w)``.
+            guidance: any :class:`Guidance`; None is as ``guidance_scale`` says.
             batch_size: how many images to sample at a time; None for all at once.
             image_shape: (C, H, W); None takes ``model.image_shape``, or else (3, 32, 32).
             initial_noise: x_T ``(n, C, H, W)``, standard normal; None draws it from the seeds.
@@ -108,16 +134,50 @@ class Sampler(ABC):
             ValueError: where an argument is not as described.
             SamplingError: where the model gives NaN or infinity.
         """
+        return self.draw(
+            diffusion,
+            n,
+            seeds=seeds,
+            class_labels=class_labels,
+            guidance_scale=guidance_scale,
+            guidance=guidance,
+            batch_size=batch_size,
+            image_shape=image_shape,
+            initial_noise=initial_noise,
+            callback=callback,
+        ).images
+
+    @torch.no_grad()
+    def draw(
+        self,
+        diffusion: GaussianDiffusion,
+        n: int,
+        *,
+        seeds: int | Sequence[int] | None = None,
+        class_labels: Tensor | Sequence[int] | int | None = None,
+        guidance_scale: float = 1.0,
+        guidance: Guidance | None = None,
+        batch_size: int | None = None,
+        image_shape: Sequence[int] | None = None,
+        initial_noise: Tensor | None = None,
+        callback: Callable[[Progress], None] | None = None,
+    ) -> Sampled:
+        """:meth:`sample`, with the evaluations of the denoiser beside the images."""
         check_count("n", n)
         if batch_size is not None:
             check_count("batch_size", batch_size)
         shape = _image_shape(diffusion, n, image_shape, initial_noise)
         all_seeds = resolve_seeds(seeds, n)
         labels = _resolve_labels(class_labels, n, diffusion.device)
-        check_condition(labels, guidance_scale, diffusion.num_classes, n)
+        chosen = as_guidance(guidance_scale, guidance)
+        check_labels(labels, diffusion.num_classes, n)
+        chosen.check(labels, diffusion.num_classes)
 
-        images = []
-        with evaluation_mode(diffusion):
+        images, evaluations = [], []
+        with ExitStack() as modes:
+            modes.enter_context(evaluation_mode(diffusion))
+            if isinstance(chosen.weak, nn.Module):
+                modes.enter_context(evaluation_mode(chosen.weak))
             for first in range(0, n, batch_size or n):
                 part = slice(first, first + (batch_size or n))
                 noise = SeededNoise(all_seeds[part], shape, diffusion.device)
@@ -128,17 +188,45 @@ class Sampler(ABC):
                 denoise = GuidedDenoiser(
                     diffusion,
                     None if labels is None else labels[part],
-                    guidance_scale,
+                    chosen,
                     _reporter(callback, first),
                 )
                 images.append(self._sample_batch(denoise, x, noise))
+                evaluations += [denoise.evaluations] * len(x)
         result = torch.cat(images)  # (n, C, H, W)
         if not bool(torch.isfinite(result).all()):
             raise SamplingError(
                 "the sampled images hold NaN or infinity: look for NaN in the model's weights, "
                 "or set clip_sample=True on the diffusion"
             )
-        return result
+        return Sampled(result, torch.tensor(evaluations))
+
+
+@dataclass(frozen=True)
+class GridSampler(Sampler):
+    """A sampler that steps from level to level of a grid, and from the last to the clean image.
+
+    Args:
+        steps: how many steps, on the grid that is usual for the sampler; or any
+            :class:`TimeGrid`.
+
+    Raises:
+        ValueError: where ``steps`` is neither.
+    """
+
+    steps: int | TimeGrid = 50
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, TimeGrid):
+            check_count("steps", self.steps)
+
+    @property
+    def grid(self) -> TimeGrid:
+        """The levels visited."""
+        return self.steps if isinstance(self.steps, TimeGrid) else self._usual_grid(self.steps)
+
+    def _usual_grid(self, steps: int) -> TimeGrid:
+        return TrailingGrid(steps)
 
 
 class SamplingError(RuntimeError):

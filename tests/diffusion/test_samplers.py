@@ -14,6 +14,7 @@ from liquid_ode.diffusion import (
     LinearSchedule,
     ProbabilityFlow,
     SeededNoise,
+    TrailingGrid,
     seeded_noise,
 )
 from solvers import Euler
@@ -201,7 +202,7 @@ def test_bad_arguments(n, options, message):
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 20, 50, 333, 999, 1000])
 def test_timesteps_descend_from_the_last_in_equal_strides(steps):
-    times = DDIM(steps).timesteps(1000)
+    times = [level.t for level in TrailingGrid(steps).levels(CosineSchedule())]
     assert len(times) == steps
     assert times[0] == 999
     strides = [a - b for a, b in zip(times, [*times[1:], -1], strict=True)]  # the last is clean
@@ -210,9 +211,12 @@ def test_timesteps_descend_from_the_last_in_equal_strides(steps):
 
 
 def test_timesteps_are_the_trailing_ones():
-    assert DDIM(4).timesteps(1000) == [999, 749, 499, 249]
-    assert DDIM(3).timesteps(10) == [9, 6, 2]  # 10, 6.67 and 3.33, rounded, less 1
-    assert DDIM(10).timesteps(10) == list(range(9, -1, -1))
+    def times(steps, num_steps):
+        return [level.t for level in DDIM(steps).grid.levels(CosineSchedule(num_steps))]
+
+    assert times(4, 1000) == [999, 749, 499, 249]
+    assert times(3, 10) == [9, 6, 2]  # 10, 6.67 and 3.33, rounded, less 1
+    assert times(10, 10) == list(range(9, -1, -1))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +226,6 @@ def test_timesteps_are_the_trailing_ones():
         (lambda: DDIM(2.0), "steps must be a whole number"),
         (lambda: DDIM(eta=-0.1), r"eta must lie in \[0, 1\]"),
         (lambda: DDIM(eta=math.nan), r"eta must lie in \[0, 1\]"),
-        (lambda: DDIM(11).timesteps(10), "steps must be at most 10"),
         (lambda: DDIM(11).sample(make(schedule=CosineSchedule(10)), 1), "at most 10"),
     ],
 )
@@ -254,7 +257,7 @@ def test_every_step_is_that_of_diffusers(schedule, prediction, eta, clip):
     # Float64 takes the rounding of their 1 − ᾱ out of the comparison.
     theirs.alphas_cumprod = 1 / (1 + schedule.sigmas.double() ** 2)
     theirs.set_timesteps(20)
-    assert theirs.timesteps.tolist() == DDIM(20).timesteps(1000)
+    assert theirs.timesteps.tolist() == [level.t for level in DDIM(20).grid.levels(schedule)]
 
     diffusion = make(schedule=schedule, prediction=prediction, clip_sample=clip)
     out = DDIM(20, eta=eta).sample(diffusion, 2, seeds=[8, 3])
