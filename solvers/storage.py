@@ -12,10 +12,10 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -103,12 +103,24 @@ def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Replace ``path`` by ``data`` as a whole; its directory is made where it is missing.
+    """Replace ``path`` by ``data`` as a whole, as :func:`atomic_file` does.
 
-    The bytes are written under a name of their own in the same directory, flushed to the disk, and
-    renamed. Whoever reads, whoever else writes the same file, and whenever the process is killed:
-    there is the old file or the new one, never a part or a mixture. (Only a kill that cannot be
-    caught leaves ``.NAME.….tmp`` behind, which may be deleted.)
+    Raises:
+        OSError: it could not be written (a full disk, say); whatever was at ``path`` is untouched.
+    """
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A new file to write, which is at ``path`` once the block has ended without an exception.
+
+    The bytes are written under a name of their own in the same directory, which is made where it
+    is missing, flushed to the disk, and renamed. Whoever reads, whoever else writes the same file,
+    and whenever the process is killed: there is the old file or the new one, never a part or a
+    mixture. (Only a kill that cannot be caught leaves ``.NAME.….tmp`` behind, which may be
+    deleted.)
 
     Raises:
         OSError: it could not be written (a full disk, say). The temporary file is then gone, and
@@ -118,7 +130,7 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())  # the bytes reach the disk before the name does
         temporary.replace(path)

@@ -7,7 +7,6 @@ form of the official binary distribution, so that its checksums apply whatever t
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import TypeAlias
@@ -39,15 +38,6 @@ MD5 = {
 
 class NotCachedError(DataError):
     """The cache does not hold a batch: no fault, only a reason to look elsewhere."""
-
-
-def data_root(root: Path | str | None) -> Path:
-    """The data cache: the argument, else ``LIQUID_ODE_DATA``, else the user's cache folder."""
-    given = root if root is not None else os.environ.get("LIQUID_ODE_DATA")
-    if given:
-        return Path(given).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "liquid_ode"
 
 
 def batch_path(root: Path, name: str) -> Path:

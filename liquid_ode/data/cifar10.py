@@ -16,6 +16,7 @@ import torch
 from liquid_ode.data import _batches, _sources
 from liquid_ode.data._batches import FOLDER, TEST, TRAIN, Batches, NotCachedError
 from liquid_ode.data.images import DataError, ImageSet
+from liquid_ode.data.places import data_root
 
 logger = logging.getLogger("liquid_ode.data")
 
@@ -72,7 +73,7 @@ def load_cifar10(
     splits = {"train": TRAIN, "test": TEST}
     if split not in splits:
         raise DataError(f"CIFAR-10 has no split {split!r}: choose 'train' or 'test'")
-    folder = _batches.data_root(root)
+    folder = data_root(root)
     failures: list[str] = []
     for source in _available(folder, splits[split], download):
         try:

