@@ -1,5 +1,6 @@
 """Looking at a run: grids of images, and the curve of the loss."""
 
+from liquid_ode.evaluation.animation import Frames, save_animation
 from liquid_ode.evaluation.pictures import plot_metrics, save_grid, save_image
 
-__all__ = ["plot_metrics", "save_grid", "save_image"]
+__all__ = ["Frames", "plot_metrics", "save_animation", "save_grid", "save_image"]

@@ -5,58 +5,78 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from liquid_ode.evaluation.figures import new_figure, save_figure, tidy, write_picture
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-def save_grid(images: Tensor, path: str | Path, columns: int = 8, *, scale: int = 2) -> Path:
+
+def save_grid(
+    images: Tensor,
+    path: str | Path,
+    columns: int = 8,
+    *,
+    scale: int = 2,
+    text: Mapping[str, str] | None = None,
+) -> Path:
     """Write images as one PNG, row by row, on white with a gap between them.
 
     Args:
-        images: (N, 3, H, W), uint8, or floating point in [-1, 1].
+        images: (N, C, H, W) with C = 1, 3 or 4; uint8, or floating point in [-1, 1].
         path: the PNG; its directory is made where it is missing.
         columns: images in a row.
         scale: each pixel becomes a square of this side.
+        text: entries of the PNG's metadata, by keyword.
 
     Raises:
         ValueError: ``images`` is empty or of another shape, or a number is below 1.
         OSError: the file could not be written; a file that was there is kept.
     """
-    pixels = as_pixels(images)  # (N, H, W, 3)
+    return _write_png(grid_of(as_pixels(images), columns, scale), path, text or {})
+
+
+def grid_of(pixels: Tensor, columns: int, scale: int) -> Tensor:
+    """Images (N, H, W, C) of uint8 side by side in one, as :func:`save_grid` draws them."""
     if columns < 1 or scale < 1:
         raise ValueError(f"columns and scale must be at least 1, got {columns} and {scale}")
-    count, height, width, _ = pixels.shape
+    count, height, width, channels = pixels.shape
     columns = min(columns, count)
     rows = math.ceil(count / columns)
     gap = 2
     pixels = pixels.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     height, width = height * scale + gap, width * scale + gap
-    canvas = torch.full((rows * height + gap, columns * width + gap, 3), 255, dtype=torch.uint8)
+    shape = (rows * height + gap, columns * width + gap, channels)
+    canvas = torch.full(shape, 255, dtype=torch.uint8)
     for index, image in enumerate(pixels):
         top, left = divmod(index, columns)
         top, left = gap + top * height, gap + left * width
         canvas[top : top + height - gap, left : left + width - gap] = image
-    return _write_png(canvas, path)
+    return canvas
 
 
 def save_image(image: Tensor, path: str | Path) -> Path:
-    """Write one image, (3, H, W), as a PNG of its own size; otherwise as ``save_grid``."""
-    return _write_png(as_pixels(image.unsqueeze(0))[0], path)
+    """Write one image, (C, H, W), as a PNG of its own size; otherwise as ``save_grid``."""
+    return _write_png(as_pixels(image.unsqueeze(0))[0], path, {})
 
 
 def as_pixels(images: Tensor) -> Tensor:
-    """(N, 3, H, W), uint8 or floating point in [-1, 1], as (N, H, W, 3) of uint8 on the CPU.
+    """(N, C, H, W), uint8 or floating point in [-1, 1], as (N, H, W, C) of uint8 on the CPU.
 
     Raises:
         ValueError: another shape or type, or no images.
     """
-    if images.dim() != 4 or images.shape[1] != 3 or images.numel() == 0:
-        raise ValueError(f"images must be (N, 3, H, W) with N > 0, got {tuple(images.shape)}")
+    if images.dim() != 4 or images.shape[1] not in (1, 3, 4) or images.numel() == 0:
+        raise ValueError(
+            f"images must be (N, 3, H, W) with N > 0, or of 1 or 4 channels, "
+            f"got {tuple(images.shape)}"
+        )
     if images.dtype != torch.uint8:
         if not images.is_floating_point():
             raise ValueError(f"images must be uint8 or floating point, got {images.dtype}")
@@ -66,11 +86,21 @@ def as_pixels(images: Tensor) -> Tensor:
     return images.detach().cpu().permute(0, 2, 3, 1).contiguous()
 
 
-def _write_png(pixels: Tensor, path: str | Path) -> Path:
+def as_picture(pixels: Tensor) -> Image:
+    """Pixels (H, W, C) of uint8 as a picture of Pillow: grey, RGB or RGBA."""
     from PIL import Image
 
+    return Image.fromarray((pixels[..., 0] if pixels.shape[-1] == 1 else pixels).numpy())
+
+
+def _write_png(pixels: Tensor, path: str | Path, text: Mapping[str, str]) -> Path:
+    from PIL.PngImagePlugin import PngInfo
+
+    entries = PngInfo()
+    for keyword, value in text.items():
+        entries.add_text(keyword, value)
     buffer = io.BytesIO()
-    Image.fromarray(pixels.numpy()).save(buffer, format="PNG")
+    as_picture(pixels).save(buffer, format="PNG", pnginfo=entries)
     return write_picture(buffer.getvalue(), path)
 
 

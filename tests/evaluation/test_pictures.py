@@ -43,12 +43,29 @@ def test_one_image_is_saved_as_it_is(tmp_path: Path) -> None:
     assert torch.equal(read(save_image(image, tmp_path / "one.png")), image)
 
 
+def test_grey_and_transparent_images_keep_their_channels(tmp_path: Path) -> None:
+    for channels, mode in ((1, "L"), (4, "RGBA")):
+        pixels = torch.randint(0, 256, (3, channels, 5, 4), dtype=torch.uint8)
+        path = save_grid(pixels, tmp_path / "grid.png", columns=3, scale=1)
+        with Image.open(path) as grid:
+            assert grid.mode == mode
+            corner = grid.crop((2, 2, 6, 7))
+        expected = pixels[0].permute(1, 2, 0).flatten().tolist()
+        assert list(corner.tobytes()) == expected
+
+
+def test_a_grid_carries_its_text(tmp_path: Path) -> None:
+    path = save_grid(torch.zeros(1, 3, 4, 4), tmp_path / "grid.png", text={"made": "by η = 1"})
+    with Image.open(path) as grid:
+        assert grid.info["made"] == "by η = 1"
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
         (torch.zeros(3, 4, 4), "must be"),
         (torch.zeros(0, 3, 4, 4), "N > 0"),
-        (torch.zeros(1, 1, 4, 4), "must be"),
+        (torch.zeros(1, 2, 4, 4), "must be"),
         (torch.zeros(1, 3, 4, 4, dtype=torch.int64), "uint8 or floating point"),
         (torch.full((1, 3, 4, 4), float("nan")), "NaN"),
     ],
