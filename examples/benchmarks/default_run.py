@@ -7,7 +7,6 @@ python examples/benchmarks/default_run.py -- --max-steps 500 # what follows -- g
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import statistics
 import subprocess
@@ -17,6 +16,8 @@ import time
 from pathlib import Path
 
 from record import report
+
+from liquid_ode.evaluation import read_metrics
 
 SCRIPT = Path(__file__).parents[1] / "train_cifar.py"
 
@@ -32,7 +33,7 @@ def main() -> None:
         began = time.perf_counter()
         subprocess.run([*command, *options.arguments], check=True)
         wall = time.perf_counter() - began
-        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        lines = read_metrics(run / "metrics.jsonl")
     # Kilobytes on Linux, bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from record import report
 
+from liquid_ode.evaluation import read_metrics
 from liquid_ode.training import Reporter, TrainConfig, train
 from liquid_ode.training.machine import keep_freed_memory
 
@@ -38,7 +39,7 @@ def images_per_second(config: TrainConfig, steps: int) -> float:
             "output": str(Path(folder) / "run"),
         }
         run = train(TrainConfig.from_dict(settings), reporter=Reporter())
-        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        lines = read_metrics(run / "metrics.jsonl")
     return statistics.median(line["images_per_second"] for line in lines[1:])
 
 
@@ -78,7 +79,7 @@ def compare(options: argparse.Namespace) -> list[dict[str, object]]:
 
 def finished_run(path: Path) -> list[dict[str, object]]:
     config = json.loads((path / "config.json").read_text())
-    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    lines = read_metrics(path / "metrics.jsonl")
     speed = statistics.median(line["images_per_second"] for line in lines[1:])
     return [
         {

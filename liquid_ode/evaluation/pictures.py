@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from liquid_ode.evaluation.figures import new_figure, save_figure, tidy, write_picture
+from liquid_ode.evaluation.metrics import read_metrics
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -107,12 +107,13 @@ def _write_png(pixels: Tensor, path: str | Path, text: Mapping[str, str]) -> Pat
 def plot_metrics(metrics_path: str | Path, out: str | Path) -> Path:
     """Draw the loss of a run's ``metrics.jsonl`` over its steps, smoothed, as a PNG.
 
+    Damaged lines are left out.
+
     Raises:
         ValueError: the file has no lines with a step and a loss.
         OSError: a file could not be read or written.
     """
-    lines = Path(metrics_path).read_text().splitlines()
-    records = [json.loads(line) for line in lines if line.strip()]
+    records = read_metrics(metrics_path)
     if not records:
         raise ValueError(f"{metrics_path} has no metrics to draw")
     steps = [record["step"] for record in records]

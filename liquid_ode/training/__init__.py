@@ -7,6 +7,7 @@ diffusion = load_run(run)
 from liquid_ode.training.config import PRESETS, TrainConfig
 from liquid_ode.training.errors import CheckpointError, Interrupted, TrainingError
 from liquid_ode.training.loading import load_config, load_run
+from liquid_ode.training.lock import InUseError
 from liquid_ode.training.reporting import ConsoleReporter, Reporter
 from liquid_ode.training.run import train
 
@@ -14,6 +15,7 @@ __all__ = [
     "PRESETS",
     "CheckpointError",
     "ConsoleReporter",
+    "InUseError",
     "Interrupted",
     "Reporter",
     "TrainConfig",

@@ -1,15 +1,12 @@
 """The machine and the process of a run: its device and precision, what is set for all of the
-process and put back, Accelerate, and the signals that stop it."""
+process and put back, and Accelerate."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -168,35 +165,3 @@ def keep_freed_memory() -> bool:
         return bool(done and libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
     except (OSError, TypeError, AttributeError):  # no C library by that name (Windows)
         return False
-
-
-# Signals ---------------------------------------------------------------------------------------
-
-
-class StopRequests:
-    """While entered, notes the first SIGINT or SIGTERM in ``signum``; the second acts at once.
-
-    Handlers can only be set in the main thread; in any other this notes nothing. The handlers
-    that were there before come back at the end.
-    """
-
-    def __init__(self) -> None:
-        self.signum: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> StopRequests:
-        if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                self._previous[signum] = signal.signal(signum, self._note)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
-        self._previous.clear()
-
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        if self.signum is not None:
-            signal.signal(signum, signal.SIG_DFL)
-            os.kill(os.getpid(), signum)
-        self.signum = signum

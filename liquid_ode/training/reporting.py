@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 
@@ -39,9 +40,7 @@ class ConsoleReporter(Reporter):
 
     def start(self, facts: Mapping[str, str], first_step: int, total_steps: int) -> None:
         width = max(map(len, facts), default=0)
-        for name, value in facts.items():
-            print(f"{name:<{width}}  {value}")
-        print(flush=True)
+        _say("\n".join([*(f"{name:<{width}}  {value}" for name, value in facts.items()), ""]))
         self._first, self._step, self._total = first_step, first_step, total_steps
         self._began = self._shown = time.monotonic()
         if sys.stderr.isatty():
@@ -65,31 +64,39 @@ class ConsoleReporter(Reporter):
             self._bar.set_postfix_str(
                 f"loss {loss:.4f}, {images_per_second:.0f} images/s", refresh=False
             )
-            self._catch_up()
+            with suppress(OSError):
+                self._catch_up()
         else:
             left = (now - self._began) / (step - self._first) * (self._total - step)
-            print(
+            _say(
                 f"epoch {epoch}, step {step:,} of {self._total:,}: loss {loss:.4f}, "
-                f"{images_per_second:.0f} images/s, {duration(left)} left",
-                flush=True,
+                f"{images_per_second:.0f} images/s, {duration(left)} left"
             )
 
     def note(self, text: str) -> None:
         if self._bar is not None:
-            self._catch_up()
-            self._bar.write(text)
+            with suppress(OSError):
+                self._catch_up()
+                self._bar.write(text)
         else:
-            print(text, flush=True)
+            _say(text)
 
     def close(self) -> None:
         if self._bar is not None:
-            self._catch_up()
-            self._bar.close()
+            with suppress(OSError):
+                self._catch_up()
+                self._bar.close()
             self._bar = None
 
     def _catch_up(self) -> None:
         self._bar.update(self._step - self._bar.n)
         self._bar.refresh()
+
+
+def _say(text: str) -> None:
+    """Print a line; where the terminal has gone, that is no reason to end a training."""
+    with suppress(OSError):
+        print(text, flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -17,6 +17,7 @@ import liquid_ode
 from liquid_ode.data import ImageSet, load_images
 from liquid_ode.training.build import build_model, describe_data, describe_model, limited
 from liquid_ode.training.config import TrainConfig
+from liquid_ode.training.continuing import check_facts, merge
 from liquid_ode.training.machine import (
     accelerator,
     reproducible,
@@ -24,7 +25,7 @@ from liquid_ode.training.machine import (
     resolve_precision,
 )
 from liquid_ode.training.reporting import ConsoleReporter, Reporter, duration
-from liquid_ode.training.run_directory import RunDirectory, check_facts, merge
+from liquid_ode.training.run_directory import RunDirectory
 from liquid_ode.training.trainer import Trainer
 
 
@@ -50,11 +51,12 @@ def train(
 
     Raises:
         ValueError: the settings do not fit the data, the machine or the run to be resumed, or the
-            directory already holds a run.
+            directory already holds a run or is in use by another process.
         liquid_ode.data.DataError: the images cannot be had.
         CheckpointError: the run to be resumed is broken or missing.
         TrainingError: the loss became NaN or infinite, or something could not be saved.
-        Interrupted: SIGINT or SIGTERM came; the state is saved and can be resumed.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came; the state is saved and can be resumed.
+            (SIGUSR1 saves the state, and the run goes on.)
     """
     saved: dict[str, Any] | None = None
     if resume is not None:
@@ -72,8 +74,9 @@ def train(
             reproducible(config.seed, deterministic=config.deterministic, threads=config.threads)
         )
         engine = stack.enter_context(accelerator(precision, device, config.gradient_accumulation))
-        if saved is None and engine.is_main_process:
-            run.refuse_existing()
+        told = (reporter or ConsoleReporter()) if engine.is_main_process else Reporter()
+        if saved is not None and engine.is_main_process:
+            _lock(stack, run, told)
         with engine.main_process_first():  # one process fetches the data, the others find it
             data = limited(
                 load_images(
@@ -88,7 +91,6 @@ def train(
         num_classes = data.num_classes if config.class_conditional else None
         model = build_model(config, num_classes)
         facts = run_facts(data, model, engine.num_processes)
-        told = (reporter or ConsoleReporter()) if engine.is_main_process else Reporter()
         trainer = Trainer(
             config,
             run,
@@ -101,11 +103,20 @@ def train(
         if saved is not None:
             check_facts(saved, facts, run)
             trainer.restore()
+        elif engine.is_main_process:  # all that can be wrong with a new run has been looked at
+            _lock(stack, run, told)
+            run.refuse_existing()
         if engine.is_main_process:
             run.write_record(config, facts)
         stack.callback(told.close)
         _run(trainer, summary(config, trainer, data, facts), resumed=saved is not None)
     return run.path
+
+
+def _lock(stack: ExitStack, run: RunDirectory, reporter: Reporter) -> None:
+    """Keep other processes out of the run directory until the end of ``stack``."""
+    if not stack.enter_context(run.locked()):
+        reporter.note(f"{run.path} cannot be locked here: see that no other process trains there")
 
 
 def _run(trainer: Trainer, facts: dict[str, str], *, resumed: bool) -> None:

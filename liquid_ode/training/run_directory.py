@@ -1,28 +1,21 @@
-"""The run directory: which file is where, its records in JSON, and whether a run may go on."""
+"""The run directory: which file is where, its lock, and its records in JSON."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from liquid_ode.evaluation import read_metrics
 from liquid_ode.training.config import TrainConfig
 from liquid_ode.training.errors import CheckpointError, TrainingError
+from liquid_ode.training.lock import locked
 from solvers.storage import write_atomically
 
 FORMAT_VERSION = 1
-
-# Settings that change what is shown and kept, but not the weights.
-FREE = frozenset(
-    {
-        "data_root", "samples", "sample_steps", "sample_every", "device", "threads",
-        "checkpoint_every", "log_every", "output",
-    }
-)  # fmt: skip
 
 
 @contextmanager
@@ -79,10 +72,26 @@ class RunDirectory:
         """The newest sample grid, if there is one."""
         return max((self.path / "samples").glob("epoch_*.png"), default=None)
 
-    def refuse_existing(self) -> None:
-        """Raise ValueError where the directory already holds a run, or is not a directory."""
+    def snapshot(self, step: int) -> Path:
+        """A checkpoint of an earlier step that is kept for good."""
+        return self.path / "snapshots" / f"step_{step:07d}.safetensors"
+
+    def snapshots(self) -> list[Path]:
+        """Those that there are, by their steps."""
+        return sorted((self.path / "snapshots").glob("step_*.safetensors"))
+
+    def locked(self) -> AbstractContextManager[bool]:
+        """Within the block no other process can train here; see :func:`lock.locked`.
+
+        Raises:
+            ValueError: another process does, or the directory is a file.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"output {self.path} is a file; name a directory")
+        return locked(self.path)
+
+    def refuse_existing(self) -> None:
+        """Raise ValueError where the directory already holds a run."""
         if self.config.exists() or self.checkpoint.exists():
             raise ValueError(
                 f"{self.path} already holds a run: continue it with --resume "
@@ -148,64 +157,8 @@ class MetricsLog:
             ) from error
 
     def cut_after(self, step: int) -> None:
-        """Drop the lines of later steps, and a last line that a kill left unfinished."""
+        """Drop the lines of later steps, and those that are damaged, as by a kill."""
         if not self.path.exists():
             return
-        kept = []
-        for line in self.path.read_text().splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except (json.JSONDecodeError, KeyError, TypeError):
-                continue
+        kept = [json.dumps(r) + "\n" for r in read_metrics(self.path) if r["step"] <= step]
         save_bytes(self.path, "".join(kept).encode())
-
-
-# Whether a run may go on with the settings and the data that it is given -----------------------
-
-
-def merge(saved: TrainConfig, given: TrainConfig, run: RunDirectory) -> TrainConfig:
-    """The settings with which to go on: ``given``, where they are those of the run.
-
-    Raises:
-        ValueError: they would change the weights; each such setting is named.
-    """
-    if given.precision == "auto":  # the run has resolved it already
-        given = dataclasses.replace(given, precision=saved.precision)
-    changes = [
-        f"{name} {old!r} -> {new!r}"
-        for name, old in saved.to_dict().items()
-        if name not in FREE and (new := getattr(given, name)) != old
-    ]
-    if changes:
-        raise ValueError(
-            f"the run in {run.path} has other settings: {', '.join(changes)}. A resumed run gives "
-            "the weights that it would have given without a stop, so nothing may change that the "
-            "weights depend on (also not epochs or max_steps: the learning rate falls to 0 over "
-            "the whole run). Start a new run in another --output for that"
-        )
-    return given
-
-
-def check_settings(found: Any, config: TrainConfig, what: str) -> None:
-    """Raise CheckpointError where a checkpoint was made with settings that are not the run's."""
-    settings = config.to_dict()
-    found = found if isinstance(found, dict) else {}
-    misfits = [
-        f"{name} {found.get(name)!r} in place of {value!r}"
-        for name, value in settings.items()
-        if name not in FREE and found.get(name) != value
-    ]
-    if misfits:
-        raise CheckpointError(f"{what} is not of this run: it was made with {', '.join(misfits)}")
-
-
-def check_facts(saved: dict[str, Any], now: dict[str, Any], run: RunDirectory) -> None:
-    """Raise ValueError where the data or the number of processes is not that of the run."""
-    for name in ("data", "processes"):
-        if saved.get(name) != now[name]:
-            raise ValueError(
-                f"the run in {run.path} was made with {name} {saved.get(name)}, and now there is "
-                f"{now[name]}; it can only go on with the same (or start a new run: "
-                f"--output, not --resume {shlex.quote(str(run.path))})"
-            )

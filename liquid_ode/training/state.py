@@ -21,8 +21,9 @@ from liquid_ode.training.checkpoint import (
     write_tensors,
 )
 from liquid_ode.training.config import TrainConfig
+from liquid_ode.training.continuing import check_settings
 from liquid_ode.training.errors import CheckpointError
-from liquid_ode.training.run_directory import RunDirectory, check_settings
+from liquid_ode.training.run_directory import RunDirectory
 
 
 @dataclass

@@ -21,9 +21,9 @@ from liquid_ode.training.build import (
 )
 from liquid_ode.training.config import TrainConfig
 from liquid_ode.training.errors import Interrupted, TrainingError
-from liquid_ode.training.machine import StopRequests
 from liquid_ode.training.reporting import Reporter, duration
-from liquid_ode.training.run_directory import MetricsLog, RunDirectory
+from liquid_ode.training.run_directory import MetricsLog, RunDirectory, save_bytes
+from liquid_ode.training.signals import Requests
 from liquid_ode.training.state import Counters, Interval, RunState
 from solvers import SolverError
 
@@ -75,10 +75,10 @@ class Trainer:
         self.parameters = list(self.model.parameters())
         self.state = RunState(self.model, self.ema, self.optimizer, accelerator.scaler, description)
         self.log = MetricsLog(run.metrics)
-        self.stop = StopRequests()
+        self.requests = Requests()
+        self._agreed: tuple[int | None, bool] = (None, False)  # what all processes know of
         self._running_loss = math.nan
-        self._agreed_signum = 0
-        self._began = 0.0
+        self._began = self._saved = 0.0
 
     @property
     def progress(self) -> Counters:
@@ -98,11 +98,12 @@ class Trainer:
 
         Raises:
             TrainingError: the loss became NaN or infinite, or something could not be saved.
-            Interrupted: SIGINT or SIGTERM came; the state is saved.
+            Interrupted: SIGINT, SIGTERM or SIGHUP came; the state is saved.
         """
-        self._began = time.perf_counter() - self.progress.seconds
+        self._saved = time.perf_counter()
+        self._began = self._saved - self.progress.seconds
         self.model.train()
-        with self.stop:
+        with self.requests:
             if self._at_epoch_end():  # resumed there: what follows an epoch may be missing
                 self._end_epoch()
             while not self.finished:
@@ -113,9 +114,9 @@ class Trainer:
                     self._report_epoch()
                     self.save()
                     self._end_epoch()
-                elif self.progress.step % self.config.checkpoint_every == 0:
+                elif self._save_due():
                     self.save()
-                if self._stopping():
+                if self._asked()[0]:
                     self._leave()
 
     # One step ---------------------------------------------------------------------------------
@@ -160,23 +161,26 @@ class Trainer:
         return nn.utils.clip_grad_norm_(self.parameters, math.inf if limit is None else limit)
 
     def _agree(self, loss: Tensor, norm: Tensor) -> tuple[float, float]:
-        """The loss over all processes, and the norm; all learn of a stop that one was asked for.
+        """The loss over all processes, and the norm; what one was asked for, all are.
 
         (One wait for the device, and one exchange, in a step. The norm is the same everywhere.)
         """
         values = torch.stack([loss.float(), norm.float()])
         if self.accelerator.num_processes > 1:
-            row = torch.cat([values, values.new_tensor([self.stop.signum or 0])])
-            table = self.accelerator.gather(row).view(-1, 3)
-            values, self._agreed_signum = table[:, :2].mean(0), int(table[:, 2].max())
+            asked = [float(self.requests.stop or 0), float(self.requests.save)]
+            row = torch.cat([values, values.new_tensor(asked)])
+            table = self.accelerator.gather(row).view(-1, 4)
+            values = table[:, :2].mean(0)
+            stop, save = table[:, 2:].amax(0).tolist()
+            self._agreed = int(stop) or None, bool(save)
         loss_value, norm_value = values.tolist()
         return loss_value, norm_value
 
-    def _stopping(self) -> int:
-        """The number of the signal on which to stop now, else 0; the same in all processes."""
+    def _asked(self) -> tuple[int | None, bool]:
+        """The signal on which to stop now, and whether to save: the same in all processes."""
         if self.accelerator.num_processes > 1:
-            return self._agreed_signum
-        return self.stop.signum or 0
+            return self._agreed
+        return self.requests.stop, self.requests.save
 
     def _check_finite(self, step: int, loss: float, norm: float) -> None:
         # With fp16 the scaler meets gradients that are not finite: it leaves the step out.
@@ -236,15 +240,34 @@ class Trainer:
 
     # Saving and going on ----------------------------------------------------------------------
 
+    def _save_due(self) -> bool:
+        step, config = self.progress.step, self.config
+        if step % config.checkpoint_every == 0 or self._snapshot_due():
+            return True
+        if self._asked()[1]:
+            return True
+        minutes = (time.perf_counter() - self._saved) / 60
+        return config.checkpoint_minutes is not None and minutes >= config.checkpoint_minutes
+
+    def _snapshot_due(self) -> bool:
+        every = self.config.snapshot_every
+        return every is not None and self.progress.step % every == 0
+
     def save(self) -> None:
-        """Save the state and the weights.
+        """Save the state and the weights, and keep the state for good where that is due.
 
         Raises:
             TrainingError: it could not be saved; the files that were there are kept.
         """
         if self.accelerator.is_main_process:
             self.state.save(self.run, self.config)
+            if self._snapshot_due():
+                save_bytes(self.run.snapshot(self.progress.step), self.run.checkpoint.read_bytes())
+            if self._asked()[1]:
+                self.reporter.note(f"saved at step {self.progress.step:,} of {self.total:,}")
         self.state.saved_step = self.progress.step
+        self._saved, self.requests.save = time.perf_counter(), False
+        self._agreed = self._agreed[0], False
 
     def restore(self) -> None:
         """Go on from the run's checkpoint; without one, from the start.
@@ -264,7 +287,7 @@ class Trainer:
         """Save, say how to go on, and raise Interrupted."""
         if self.state.saved_step != self.progress.step:
             self.save()
-        interruption = Interrupted(self._stopping(), self.run.path)
+        interruption = Interrupted(self._asked()[0] or 0, self.run.path)
         self.reporter.note(
             f"saved at step {self.progress.step:,} of {self.total:,}; {interruption}"
         )
@@ -296,8 +319,8 @@ class Trainer:
         if self.accelerator.num_processes > 1:
             self.accelerator.wait_for_everyone()
             zero = torch.zeros((), device=self.accelerator.device)
-            self._agree(zero, zero)
-        if self._stopping():
+            self._agree(zero, zero)  # a stop that came meanwhile
+        if self._asked()[0]:
             self._leave()
 
     def _sample(self) -> Tensor:
@@ -318,5 +341,5 @@ class Trainer:
             )
 
     def _check_stop(self, *progress: object) -> None:
-        if self.stop.signum is not None:
+        if self.requests.stop is not None:
             raise _SamplingStopped

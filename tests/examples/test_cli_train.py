@@ -118,6 +118,7 @@ def test_a_run_by_the_command_line(
         (["--model-option", "channels=-64", "--data", "folder:IMAGES"], "channels must be a mul"),
         (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
         (["--data", "folder:/no/such/folder"], "/no/such/folder"),
+        (["--data", "folder:~nosuchuser/x"], "begins with a home folder that is not known"),
         (["--data", "imagenet"], "data must be 'cifar10' or 'folder:PATH'"),
         (["--resume", "/no/such/run"], "/no/such/run is not a run directory"),
         (["--model-option", "colour=red", "--data", "folder:IMAGES"], "colour"),

@@ -124,8 +124,8 @@ def test_the_log_is_cut_to_a_step(tmp_path: Path) -> None:
     log.cut_after(3)
     assert not log.path.exists()
     for step in (1, 2, 3, 4):
-        log.append({"step": step})
-    with log.path.open("a") as file:
-        file.write('{"step"')
+        log.append({"step": step, "loss": 0.5})
+    damaged = log.path.read_bytes().replace(b"\n", b'\n{"step": 1\n\xff\x00\n[1]\n{"step": 2}\n', 1)
+    log.path.write_bytes(damaged + b'{"step"')
     log.cut_after(2)
     assert [json.loads(line)["step"] for line in log.path.read_text().splitlines()] == [1, 2]

@@ -48,6 +48,27 @@ def test_a_run_is_named_after_what_matters() -> None:
     assert TrainConfig(seed=3).run_name == "improved-euler-seed3"
     assert TrainConfig(solver="torchdiffeq:rk4").run_name == "improved-torchdiffeq-rk4-seed0"
     assert TrainConfig(model="unet").run_name == "unet-seed0"  # it has no cells to solve
+    assert TrainConfig(samples=3, threads=1, data_root="x").run_name == TrainConfig().run_name
+
+
+def test_runs_with_other_settings_have_other_names() -> None:
+    names = [
+        TrainConfig.from_preset(preset, **settings).run_name
+        for preset in PRESETS
+        for settings in (
+            {}, {"lr": 3e-3}, {"epochs": 7}, {"data": "folder:/a/flowers"}, {"image_size": 64},
+            {"model_options": {"conditioning": 48}}, {"flip": True}, {"channels_last": False},
+            {"seed": 2}, {"weighting": "min-snr-batch"}, {"max_steps": 5},
+        )
+    ]  # fmt: skip
+    assert len(set(names)) == len(names)
+    assert TrainConfig.from_preset("recommended").run_name == "recommended-euler-seed0"
+    assert TrainConfig(data="folder:/a/flowers", image_size=64).run_name == (
+        "improved-euler-flowers-64px-seed0"
+    )
+    long = TrainConfig(data="folder:/" + 300 * "x").run_name
+    assert len(long) < 200
+    assert long != TrainConfig(data="folder:/" + 299 * "x").run_name
 
 
 @pytest.mark.parametrize(

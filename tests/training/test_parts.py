@@ -1,13 +1,11 @@
-"""The parts of the loop by themselves: averaging, learning rate, batches, precision, signals."""
+"""The parts of the loop by themselves: averaging, learning rate, batches, precision."""
 
 from __future__ import annotations
 
 import os
 import platform
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -18,7 +16,6 @@ from liquid_ode.data import ImageSet, to_model_range
 from liquid_ode.training.batches import Batches, derived_seed
 from liquid_ode.training.build import averaged, cosine_lr, warmed_up_decay
 from liquid_ode.training.machine import (
-    StopRequests,
     reproducible,
     resolve_device,
     resolve_precision,
@@ -183,29 +180,6 @@ def test_process_wide_settings_come_back() -> None:
     assert torch.get_num_threads() == 2
     assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == workspace
     assert torch.equal(torch.get_rng_state(), random)
-
-
-def test_the_first_signal_is_noted_and_the_handlers_come_back() -> None:
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with StopRequests() as stop:
-        assert stop.signum is None
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.signum == signal.SIGTERM
-    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
-
-
-def test_no_handlers_outside_the_main_thread() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    seen: list[object] = []
-
-    def work() -> None:
-        with StopRequests():
-            seen.append(signal.getsignal(signal.SIGTERM))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == [before]
 
 
 def test_freed_memory_is_kept_where_glibc_is_the_c_library() -> None:
