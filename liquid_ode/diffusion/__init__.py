@@ -1,6 +1,11 @@
 """Gaussian diffusion: schedules, predictions, loss weightings, and samplers."""
 
 from liquid_ode.diffusion.ddim import DDIM, DDPM
+from liquid_ode.diffusion.dequantisation import (
+    Dequantisation,
+    GaussianDequantisation,
+    UniformDequantisation,
+)
 from liquid_ode.diffusion.dpm_solver import DPMSolver
 from liquid_ode.diffusion.gaussian import Denoised, GaussianDiffusion, Losses
 from liquid_ode.diffusion.grids import (
@@ -16,6 +21,7 @@ from liquid_ode.diffusion.guidance import Guidance
 from liquid_ode.diffusion.heun import KarrasHeun
 from liquid_ode.diffusion.interpolation import arc, slerp
 from liquid_ode.diffusion.inversion import DDIMInversion, FlowInversion, Inversion
+from liquid_ode.diffusion.likelihood import BitsPerDim, Likelihood, LogDensity
 from liquid_ode.diffusion.noise import SeededNoise, seeded_noise
 from liquid_ode.diffusion.predictions import Epsilon, Prediction, Sample, Velocity
 from liquid_ode.diffusion.probability_flow import (
@@ -43,13 +49,16 @@ __all__ = [
     "DDIM",
     "DDPM",
     "BatchNormalisedMinSNR",
+    "BitsPerDim",
     "CosineSchedule",
     "DDIMInversion",
     "DDIMPath",
     "DPMSolver",
     "Denoised",
+    "Dequantisation",
     "Epsilon",
     "FlowInversion",
+    "GaussianDequantisation",
     "GaussianDiffusion",
     "GridSampler",
     "Guidance",
@@ -57,7 +66,9 @@ __all__ = [
     "KarrasGrid",
     "KarrasHeun",
     "Level",
+    "Likelihood",
     "LinearSchedule",
+    "LogDensity",
     "LogSNRGrid",
     "LogSNRPath",
     "Losses",
@@ -76,6 +87,7 @@ __all__ = [
     "TimeGrid",
     "TimeList",
     "TrailingGrid",
+    "UniformDequantisation",
     "UniformWeighting",
     "Velocity",
     "Weighting",

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from liquid_ode.diffusion.checks import check_count, check_labels
 from liquid_ode.diffusion.gaussian import GaussianDiffusion
 from liquid_ode.diffusion.guidance import Guidance
-from liquid_ode.diffusion.sampling import GuidedDenoiser, Progress, evaluation_mode
+from liquid_ode.diffusion.sampling import (
+    GuidedDenoiser,
+    Progress,
+    evaluation_mode,
+    reporter,
+    resolve_labels,
+)
 
 Labels = Tensor | Sequence[int] | int | None
 Callback = Callable[[Progress], None] | None
@@ -62,7 +68,7 @@ def given_batches(
     images: Tensor,
     *,
     class_labels: Labels,
-    guidance_scale: float,
+    guidance: Guidance,
     batch_size: int | None,
     callback: Callback = None,
 ) -> Iterator[Iterator[GivenBatch]]:
@@ -72,7 +78,7 @@ def given_batches(
         diffusion: the trained model.
         images: ``(N, C, H, W)``.
         class_labels: one label for all, or one for each image; None for no class.
-        guidance_scale: see :meth:`GaussianDiffusion.denoise`.
+        guidance: of the denoiser.
         batch_size: how many at a time; None for all at once.
         callback: called after each evaluation of the denoiser.
 
@@ -83,20 +89,9 @@ def given_batches(
     count = images.shape[0]
     if batch_size is not None:
         check_count("batch_size", batch_size)
-    labels = None
-    if class_labels is not None:
-        labels = torch.as_tensor(class_labels, device=diffusion.device)
-        labels = labels.expand(count) if labels.ndim == 0 else labels
-    guidance = Guidance(guidance_scale)
+    labels = resolve_labels(class_labels, count, diffusion.device)
     check_labels(labels, diffusion.num_classes, count)
     guidance.check(labels, diffusion.num_classes)
-
-    def reporter(first: int) -> Callable[[int, Tensor], None]:
-        def report(evaluations: int, x0: Tensor) -> None:
-            if callback is not None:
-                callback(Progress(first, evaluations, x0))
-
-        return report
 
     def batches() -> Iterator[GivenBatch]:
         for first in range(0, count, batch_size or count):
@@ -104,8 +99,11 @@ def given_batches(
             given = images[part].to(diffusion.device, torch.float32)
             chosen = None if labels is None else labels[part]
             yield GivenBatch(
-                part, given, GuidedDenoiser(diffusion, chosen, guidance, reporter(first))
+                part, given, GuidedDenoiser(diffusion, chosen, guidance, reporter(callback, first))
             )
 
-    with evaluation_mode(diffusion):
+    with ExitStack() as modes:
+        for model in (diffusion, guidance.weak):
+            if isinstance(model, nn.Module):
+                modes.enter_context(evaluation_mode(model))
         yield batches()

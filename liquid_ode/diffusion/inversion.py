@@ -23,6 +23,7 @@ from liquid_ode.diffusion.checks import check_count
 from liquid_ode.diffusion.ddim import DDIM
 from liquid_ode.diffusion.gaussian import Denoised, GaussianDiffusion
 from liquid_ode.diffusion.given_images import Callback, Labels, given_batches
+from liquid_ode.diffusion.guidance import Guidance, as_guidance
 from liquid_ode.diffusion.probability_flow import LogSNRPath, ProbabilityFlow
 from liquid_ode.diffusion.sampling import GuidedDenoiser, Sampler, SamplingError
 from solvers import Euler, SemilinearField, SemilinearMethod, Solver, VectorField
@@ -48,6 +49,7 @@ class Inversion(ABC):
         *,
         class_labels: Labels = None,
         guidance_scale: float = 1.0,
+        guidance: Guidance | None = None,
         batch_size: int | None = None,
         callback: Callback = None,
     ) -> Tensor:
@@ -61,6 +63,7 @@ class Inversion(ABC):
             images: ``(N, C, H, W)`` in [-1, 1].
             class_labels: one label for all, or N labels in [0, num_classes]; None for no class.
             guidance_scale: strength of classifier-free guidance; 1 is none.
+            guidance: any :class:`Guidance`; None is as ``guidance_scale`` says.
             batch_size: how many images at a time; None for all at once.
             callback: called with a :class:`Progress` after each evaluation of the denoiser.
 
@@ -77,7 +80,7 @@ class Inversion(ABC):
             diffusion,
             images,
             class_labels=class_labels,
-            guidance_scale=guidance_scale,
+            guidance=as_guidance(guidance_scale, guidance),
             batch_size=batch_size,
             callback=callback,
         ) as batches:
@@ -96,6 +99,7 @@ class Inversion(ABC):
         *,
         class_labels: Labels = None,
         guidance_scale: float = 1.0,
+        guidance: Guidance | None = None,
         batch_size: int | None = None,
     ) -> Tensor:
         """The images inverted and sampled again, with the arguments of :meth:`invert`.
@@ -107,6 +111,7 @@ class Inversion(ABC):
             images,
             class_labels=class_labels,
             guidance_scale=guidance_scale,
+            guidance=guidance,
             batch_size=batch_size,
         )
         return self.sampler.sample(
@@ -114,6 +119,7 @@ class Inversion(ABC):
             len(noise),
             class_labels=class_labels,
             guidance_scale=guidance_scale,
+            guidance=guidance,
             batch_size=batch_size,
             initial_noise=noise,
         )
@@ -131,8 +137,8 @@ class DDIMInversion(Inversion):
     with the same steps where x̂0 changes slowly with x, at ``iterations`` times the evaluations.
 
     Caution: with ε prediction x̂0 at the last step of the cosine schedule, σ = 20,291, is the
-    model's error times 20,000, which no inversion undoes: start lower, as
-    :class:`FlowInversion` does.
+    model's error times 20,000, which no inversion undoes: give the sampler a grid with a
+    ``sigma_max``.
 
     Reference: Song et al. 2021, Denoising diffusion implicit models, section 4.3; Pan et al.
     2023, Effective real image editing with accelerated iterative diffusion inversion, eq. 9.

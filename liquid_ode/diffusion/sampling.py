@@ -168,7 +168,7 @@ class Sampler(ABC):
             check_count("batch_size", batch_size)
         shape = _image_shape(diffusion, n, image_shape, initial_noise)
         all_seeds = resolve_seeds(seeds, n)
-        labels = _resolve_labels(class_labels, n, diffusion.device)
+        labels = resolve_labels(class_labels, n, diffusion.device)
         chosen = as_guidance(guidance_scale, guidance)
         check_labels(labels, diffusion.num_classes, n)
         chosen.check(labels, diffusion.num_classes)
@@ -189,7 +189,7 @@ class Sampler(ABC):
                     diffusion,
                     None if labels is None else labels[part],
                     chosen,
-                    _reporter(callback, first),
+                    reporter(callback, first),
                 )
                 images.append(self._sample_batch(denoise, x, noise))
                 evaluations += [denoise.evaluations] * len(x)
@@ -245,9 +245,11 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _reporter(
+def reporter(
     callback: Callable[[Progress], None] | None, first: int
 ) -> Callable[[int, Tensor], None]:
+    """What a :class:`GuidedDenoiser` reports to, for a batch that starts at image ``first``."""
+
     def report(evaluations: int, x0: Tensor) -> None:
         if callback is not None:
             callback(Progress(first, evaluations, x0))
@@ -277,7 +279,7 @@ def _image_shape(
     return shape
 
 
-def _resolve_labels(
+def resolve_labels(
     class_labels: Tensor | Sequence[int] | int | None, n: int, device: torch.device
 ) -> Tensor | None:
     """The labels as a tensor ``(n,)``; one number stands for all."""
