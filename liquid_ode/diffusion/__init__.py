@@ -7,6 +7,7 @@ from liquid_ode.diffusion.dequantisation import (
     UniformDequantisation,
 )
 from liquid_ode.diffusion.dpm_solver import DPMSolver
+from liquid_ode.diffusion.editing import RePaint, image_to_image
 from liquid_ode.diffusion.gaussian import Denoised, GaussianDiffusion, Losses
 from liquid_ode.diffusion.grids import (
     KarrasGrid,
@@ -77,6 +78,7 @@ __all__ = [
     "Prediction",
     "ProbabilityFlow",
     "Progress",
+    "RePaint",
     "Sample",
     "Sampled",
     "Sampler",
@@ -92,6 +94,7 @@ __all__ = [
     "Velocity",
     "Weighting",
     "arc",
+    "image_to_image",
     "seeded_noise",
     "slerp",
 ]

@@ -188,6 +188,9 @@ class ProbabilityFlow(Sampler):
         if not isinstance(self.path, NoisePath):
             raise ValueError(f"path must be LogSNRPath() or DDIMPath(steps), not {self.path!r}")
 
+    def first_sigma(self, schedule: Schedule) -> float:
+        return self.path.sigma_range(schedule)[0]
+
     def _sample_batch(self, denoise: GuidedDenoiser, x: Tensor, noise: SeededNoise) -> Tensor:
         schedule = denoise.schedule
         first, last = self.path.sigma_range(schedule)

@@ -93,6 +93,17 @@ class Sampler(ABC):
         ``noise`` draws further noise for a sampler that is stochastic.
         """
 
+    def first_sigma(self, schedule: Schedule) -> float:
+        """The noise-to-signal ratio that sampling starts from, where x_T of unit scale is.
+
+        Raises:
+            ValueError: where the sampler does not say it.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not say at which noise level it starts: define its "
+            "first_sigma(schedule)"
+        )
+
     def sample(
         self,
         diffusion: GaussianDiffusion,
@@ -227,6 +238,9 @@ class GridSampler(Sampler):
 
     def _usual_grid(self, steps: int) -> TimeGrid:
         return TrailingGrid(steps)
+
+    def first_sigma(self, schedule: Schedule) -> float:
+        return self.grid.levels(schedule)[0].sigma
 
 
 class SamplingError(RuntimeError):
