@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from liquid_ode.models.blocks import ResidualBlock
 from liquid_ode.models.denoiser import Denoiser
-from liquid_ode.models.multiscale import LiquidBlock, three_scales
+from liquid_ode.models.liquid_part import LiquidPart
+from liquid_ode.models.multiscale import LiquidBlock, budgets_by_scale, three_scales
 from solvers import Euler, Solver
 
 
@@ -20,12 +21,13 @@ class ImprovedLiquid(Denoiser):
         num_classes: number of classes; None for an unconditional model.
         channels: width of the feature maps.
         hidden: state sizes of the global, local and detail processor.
-        steps: their budgets of solver steps.
+        steps: their budgets of solver steps; one number for all three.
         grids: sides of the global and the local grid; detail is not pooled.
         pooling: how each of the two is pooled.
         inner: inner width of the residual block.
         conditioning: width of the conditioning vector.
         patch: side of the square of pixels that are stacked at one place of the feature maps.
+        image_channels: of an image.
     """
 
     def __init__(
@@ -35,15 +37,20 @@ class ImprovedLiquid(Denoiser):
         num_classes: int | None = None,
         channels: int = 64,
         hidden: Sequence[int] = (16, 16, 40),
-        steps: Sequence[int] = (3, 5, 7),
+        steps: int | Sequence[int] = (3, 5, 7),
         grids: Sequence[int] = (4, 8),
         pooling: Sequence[str] = ("average", "average"),
         inner: int = 32,
         conditioning: int = 32,
         patch: int = 2,
+        image_channels: int = 3,
     ) -> None:
         super().__init__(
-            channels=channels, conditioning=conditioning, num_classes=num_classes, patch=patch
+            channels=channels,
+            conditioning=conditioning,
+            num_classes=num_classes,
+            patch=patch,
+            image_channels=image_channels,
         )
         scales = three_scales(hidden, steps, grids, pooling)
 
@@ -52,6 +59,9 @@ class ImprovedLiquid(Denoiser):
 
         residual = ResidualBlock(channels, conditioning, inner=inner)
         self.blocks = nn.ModuleList([liquid(), residual, liquid()])
+
+    def budgets(self) -> list[list[LiquidPart]]:
+        return budgets_by_scale(self)
 
     def features(self, x: Tensor, condition: Tensor) -> Tensor:
         for block in self.blocks:

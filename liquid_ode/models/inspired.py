@@ -43,6 +43,7 @@ class InspiredConv(Denoiser):
         blocks: number of blocks.
         inner: inner width of a block's target.
         conditioning: width of the conditioning vector.
+        image_channels: of an image.
     """
 
     def __init__(
@@ -54,8 +55,14 @@ class InspiredConv(Denoiser):
         blocks: int = 3,
         inner: int = 16,
         conditioning: int = 28,
+        image_channels: int = 3,
     ) -> None:
-        super().__init__(channels=channels, conditioning=conditioning, num_classes=num_classes)
+        super().__init__(
+            channels=channels,
+            conditioning=conditioning,
+            num_classes=num_classes,
+            image_channels=image_channels,
+        )
         check_width("blocks", blocks)
         self.blocks = nn.ModuleList(
             GatedBlock(channels, conditioning, inner=inner) for _ in range(blocks)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from liquid_ode.cells import LiquidCell
 from liquid_ode.models.blocks import ConditionedNorm, check_width
+from liquid_ode.models.liquid_part import LiquidPart
 from liquid_ode.models.resample import average_pool, upsample
 from solvers import Solver
 
@@ -54,22 +55,27 @@ class Scale:
                 check_width(name, value)
 
 
-class LiquidProcessor(nn.Module):
+class LiquidProcessor(LiquidPart):
     """A liquid cell at every place of a pooled grid, read out to the map's channels.
 
     Takes ``(B, channels, H, W)`` and returns ``(B, channels, grid, grid)``.
     """
 
     def __init__(self, channels: int, scale: Scale, solver: Solver) -> None:
-        super().__init__()
+        super().__init__(scale.steps)
         self.scale = scale
         self.cell = LiquidCell(channels, scale.hidden, solver=solver.with_steps(scale.steps))
         self.readout = nn.Linear(scale.hidden, channels, bias=False)
 
+    def stop_after(self, steps: int) -> None:
+        super().stop_after(steps)
+        self.cell.solver = self.cell.solver.with_steps(steps)
+
     def forward(self, x: Tensor) -> Tensor:
         if self.scale.grid is not None:
             x = _POOLINGS[self.scale.pooling](x, self.scale.grid)
-        state = self.cell(x.permute(0, 2, 3, 1))  # (B, grid, grid, hidden)
+        places = x.permute(0, 2, 3, 1)
+        state = self.cell(places, duration=self.duration)  # (B, grid, grid, hidden)
         return self.readout(state).permute(0, 3, 1, 2)
 
 
@@ -137,13 +143,14 @@ class LiquidBlock(nn.Module):
 
 
 def three_scales(
-    hidden: Sequence[int], steps: Sequence[int], grids: Sequence[int], pooling: Sequence[str]
+    hidden: Sequence[int], steps: int | Sequence[int], grids: Sequence[int], pooling: Sequence[str]
 ) -> tuple[Scale, Scale, Scale]:
     """The global, local and detail scale.
 
     Raises:
         ValueError: where a list has the wrong length or a value is out of range.
     """
+    steps = [steps] * 3 if isinstance(steps, int) else steps
     for name, values, length in (
         ("hidden", hidden, 3),
         ("steps", steps, 3),
@@ -157,3 +164,10 @@ def three_scales(
         Scale(grids[1], hidden[1], steps[1], pooling[1]),
         Scale(None, hidden[2], steps[2]),
     )
+
+
+def budgets_by_scale(model: nn.Module) -> list[list[LiquidPart]]:
+    """The processors of a model, those of one scale together, smallest grid first."""
+    blocks = [block for block in model.modules() if isinstance(block, MultiScaleLiquid)]
+    rows = zip(*(block.processors for block in blocks), strict=True)
+    return [[part for part in row if isinstance(part, LiquidPart)] for row in rows]

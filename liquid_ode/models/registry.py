@@ -8,6 +8,7 @@ from typing import Any
 from liquid_ode.models.denoiser import Denoiser
 from liquid_ode.models.improved import ImprovedLiquid
 from liquid_ode.models.inspired import InspiredConv
+from liquid_ode.models.liquid_unet import LiquidUNet
 from liquid_ode.models.original import OriginalLiquid
 from liquid_ode.models.unet import UNet
 from solvers import Euler, Solver
@@ -17,6 +18,7 @@ _MODELS: dict[str, type[Denoiser]] = {
     "original": OriginalLiquid,
     "inspired": InspiredConv,
     "unet": UNet,
+    "liquid_unet": LiquidUNet,
 }
 
 

@@ -11,20 +11,15 @@ from torch import Tensor
 
 import solvers
 from liquid_ode.cells import LiquidCell
-from liquid_ode.models import Denoiser, create_model, model_names, model_options
+from liquid_ode.models import create_model, model_names, model_options
+from tests.models.busy import busy_model
 
-SIZES = {"improved": 89_000, "original": 38_000, "inspired": 89_000, "unet": 89_000}
-LIQUID = ["improved", "original"]
-
-
-def busy_model(name: str, **options: object) -> Denoiser:
-    """A model whose zero-initialised layers are filled, so that nothing hides behind a zero."""
-    torch.manual_seed(0)
-    model = create_model(name, **options)  # type: ignore[arg-type]
-    for parameter in model.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
-    return model
+SIZES = {
+    "improved": 89_000, "original": 38_000, "inspired": 89_000, "unet": 89_000,
+    "liquid_unet": 89_000,
+}  # fmt: skip
+SCALES = ["improved", "original"]
+LIQUID = [*SCALES, "liquid_unet"]
 
 
 @pytest.mark.parametrize(("name", "size"), SIZES.items())
@@ -73,7 +68,7 @@ def test_the_output_depends_on_time_and_class(name: str) -> None:
     assert not torch.allclose(run(3.0, None), run(3.5, None))  # times between the steps
 
 
-@pytest.mark.parametrize("name", LIQUID)
+@pytest.mark.parametrize("name", SCALES)
 def test_scales_give_each_cell_its_budget(name: str) -> None:
     cells = [m for m in create_model(name).modules() if isinstance(m, LiquidCell)]
     assert [cell.solver for cell in cells[:3]] == [solvers.Euler(steps=n) for n in (3, 5, 7)]
@@ -117,6 +112,43 @@ def test_options_are_plain_data(name: str) -> None:
     assert [p.shape for p in model.parameters()] == [
         p.shape for p in create_model(name).parameters()
     ]
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_other_channels(name: str, channels: int) -> None:
+    model = busy_model(name, image_channels=channels)
+    x, t = torch.randn(2, channels, 8, 12), torch.tensor([3, 700])
+    out = model(x, t)
+    assert out.shape == x.shape
+    reaches = torch.autograd.functional.jacobian(lambda x: model(x, t).sum((0, 2, 3)), x)
+    assert reaches.abs().sum((1, 3, 4)).min() > 0  # every channel of the output sees every other
+    with pytest.raises(ValueError, match=rf"x must have shape \(B, {channels}, H, W\)"):
+        model(torch.zeros(2, 3, 8, 8), t)
+
+
+@pytest.mark.parametrize("name", LIQUID)
+def test_stopping_early_is_the_same_flow_for_less_time(name: str) -> None:
+    options = {"steps": 4} if name == "liquid_unet" else {"steps": (4, 4, 4)}
+    model = busy_model(name, solver=solvers.get("uniform_euler"), **options).eval()
+    x, t = torch.randn(2, 3, 16, 16), torch.tensor([3, 700])
+    with torch.no_grad():
+        whole, late, early = model(x, t), model.stopped_early(4)(x, t), model.stopped_early(1)(x, t)
+        assert torch.equal(model(x, t), whole)  # the model itself is as it was
+    assert torch.equal(late, whole)
+    assert not torch.allclose(early, whole)
+    twin = model.stopped_early(2)
+    assert {id(p) for p in twin.parameters()} == {id(p) for p in model.parameters()}
+    assert {part.duration for group in twin.budgets() for part in group} == {0.5}
+
+
+def test_what_cannot_stop_early() -> None:
+    with pytest.raises(ValueError, match="no liquid cells"):
+        create_model("unet").stopped_early(2)
+    with pytest.raises(ValueError, match="after 1 to 3 of them, not after 4"):
+        create_model("improved").stopped_early(4)
+    with pytest.raises(ValueError, match="takes 3 numbers or one"):
+        create_model("improved").stopped_early((1, 2))
 
 
 def test_bad_options() -> None:
