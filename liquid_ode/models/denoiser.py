@@ -117,13 +117,16 @@ class Denoiser(nn.Module):
         """
         self._check(x, t, class_labels)
         condition = self.conditioning(t, class_labels)
+        return self.process(x, condition) + self.skip(F.silu(condition))[..., None, None] * x
+
+    def process(self, x: Tensor, condition: Tensor) -> Tensor:
+        """From images to images, given ``(B, conditioning)``: stem, :meth:`features`, head."""
         height, width = x.shape[-2:]
         padding = (-width % self.patch, -height % self.patch)
         if any(padding):
             x = F.pad(x, (0, padding[0], 0, padding[1]), mode="replicate")
         h = self.features(F.pixel_unshuffle(self.stem(x), self.patch), condition)
-        out = self.head(F.pixel_shuffle(F.silu(self.norm_out(h)), self.patch))
-        out = out + self.skip(F.silu(condition))[..., None, None] * x
+        out: Tensor = self.head(F.pixel_shuffle(F.silu(self.norm_out(h)), self.patch))
         return out[..., :height, :width]
 
     def _check(self, x: Tensor, t: Tensor, class_labels: Tensor | None) -> None:

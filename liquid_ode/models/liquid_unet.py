@@ -51,6 +51,7 @@ class LiquidUNet(UShape):
             too (see :meth:`stopped_early`).
         warm_share: share of the passes of training that start from the states in which a pass
             before it, without gradient, has ended, as sampling with :meth:`carrying_states` does.
+        progressive: whether the model can :meth:`grow` from small images to large ones.
         conditioning: width of the conditioning vector.
         image_channels: of an image.
 
@@ -71,6 +72,7 @@ class LiquidUNet(UShape):
         random_steps: Sequence[int] = (),
         early_share: float = 0.0,
         warm_share: float = 0.0,
+        progressive: bool = False,
         conditioning: int = 28,
         image_channels: int = 3,
     ) -> None:
@@ -104,6 +106,7 @@ class LiquidUNet(UShape):
             widths=widths,
             blocks=blocks,
             attention=attention,
+            progressive=progressive,
             conditioning=conditioning,
             num_classes=num_classes,
             image_channels=image_channels,
@@ -133,17 +136,17 @@ class LiquidUNet(UShape):
         finally:
             self._carried = before
 
-    def features(self, x: Tensor, condition: Tensor) -> Tensor:
+    def process(self, x: Tensor, condition: Tensor) -> Tensor:
         context = _Context(condition)
         if self._carried is not None:
             context.starts = self._carried
         elif self.training and self.warm_share and _draw() < self.warm_share:
             with torch.no_grad():
                 first = _Context(condition)
-                super().features(x, first)
+                super().process(x, first)
             context.starts = first.ends
         with self._drawn_budgets():
-            out = super().features(x, context)
+            out = super().process(x, context)
         if self._carried is not None:
             self._carried = {key: state.detach() for key, state in context.ends.items()}
         return out

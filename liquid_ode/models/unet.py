@@ -43,9 +43,12 @@ class UShape(Denoiser):
         blocks: at each resolution, on the way down and on the way up.
         attention: levels whose blocks are followed by self-attention, counted from 0, full
             resolution.
+        progressive: whether the model can :meth:`grow`: each level then has a stem and a head.
 
     The others are those of :class:`Denoiser`.
     """
+
+    growth: Tensor | None
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class UShape(Denoiser):
         widths: Sequence[int],
         blocks: int,
         attention: Sequence[int],
+        progressive: bool,
         **options: Any,
     ) -> None:
         if not widths or any(width % 8 for width in widths):
@@ -79,26 +83,93 @@ class UShape(Denoiser):
             stage(2 * widths[level], ins[level], level) for level in reversed(levels)
         )
 
-    def features(self, x: Tensor, condition: Any) -> Tensor:
-        smallest = 2 ** (len(self.down) - 1)
+        self.register_buffer("growth", torch.tensor([0.0, 1.0]) if progressive else None)
+        if progressive:
+            self.stems = nn.ModuleList(
+                nn.Conv2d(self.image_channels, width, 3, padding=1) for width in ins[1:]
+            )
+            self.heads = nn.ModuleList(_Head(width, self.image_channels) for width in ins[1:])
+
+    def grow(self, level: int, fade: float = 1.0) -> None:
+        """Work on images of 1/2^level of the full size from now on, without the stages above.
+
+        The outermost stage in use counts by ``fade``, what was there before it by 1 - fade: its
+        input to the stage below is blended with that stage's own stem, and its output with that
+        stage's own head, as images. The state is a buffer, so that it is saved with the weights.
+
+        Reference: Karras et al. 2018, Progressive growing of GANs, section 2 and figure 2.
+
+        Args:
+            level: 0 is full size.
+            fade: in [0, 1]; 1 for the smallest size.
+
+        Raises:
+            ValueError: where the model was not made to grow, or a number is out of range.
+        """
+        if self.growth is None:
+            raise ValueError("a model grows where it was created with progressive=True")
+        last = len(self.down) - 1
+        if level not in range(last + 1):
+            raise ValueError(f"level must be one of 0 to {last}, not {level!r}")
+        if not 0 <= fade <= 1 or (level == last and fade != 1):
+            raise ValueError(
+                f"fade must lie in [0, 1], and be 1 at the smallest size, not {fade!r} at {level}"
+            )
+        self.growth.copy_(torch.tensor([float(level), fade]))
+
+    def process(self, x: Tensor, condition: Any) -> Tensor:
+        level, fade = (0.0, 1.0) if self.growth is None else self.growth.tolist()
+        return self._grown(x, condition, int(level), fade)
+
+    def _grown(self, x: Tensor, condition: Any, level: int, fade: float) -> Tensor:
+        smallest = 2 ** (len(self.down) - 1 - level)
         if min(x.shape[-2:]) < smallest:
             raise ValueError(
-                f"a U-Net of {len(self.down)} levels needs images of at least {smallest} pixels a "
-                f"side, not {x.shape[-2]}x{x.shape[-1]}"
+                f"a U-Net of {len(self.down) - level} levels needs images of at least {smallest} "
+                f"pixels a side, not {x.shape[-2]}x{x.shape[-1]}"
             )
-        skips = []
-        for level, stage in enumerate(self.down):
-            if level:
-                x = F.avg_pool2d(x, 2)
-            x = stage(x, condition)
-            skips.append(x)
-        x = self.middle(x, condition)
-        for level, stage in enumerate(self.up):
-            skip = skips.pop()
-            if level:
-                x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")
-            x = stage(torch.cat([x, skip], dim=1), condition)
-        return x
+        blend = None if fade == 1 else (self._enter(F.avg_pool2d(x, 2), level + 1), fade)
+        h, below = self._through(level, self._enter(x, level), condition, blend)
+        out = self._leave(h, level)
+        if blend is None:
+            return out
+        before = F.interpolate(self._leave(below, level + 1), size=x.shape[-2:], mode="nearest")
+        return torch.lerp(before, out, fade)
+
+    def _through(
+        self, level: int, h: Tensor, condition: Any, blend: tuple[Tensor, float] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Down and up again from a level: its features, and those of the level below."""
+        skip = below = self.down[level](h, condition)
+        if level == len(self.down) - 1:
+            h = self.middle(skip, condition)
+        else:
+            h = F.avg_pool2d(skip, 2)
+            if blend is not None:
+                own, fade = blend
+                h = torch.lerp(own, h, fade)
+            below, _ = self._through(level + 1, h, condition)
+            h = F.interpolate(below, size=skip.shape[-2:], mode="nearest")
+        return self.up[-1 - level](torch.cat([h, skip], dim=1), condition), below
+
+    def _enter(self, x: Tensor, level: int) -> Tensor:
+        stem = self.stems[level - 1] if level else self.stem
+        h: Tensor = stem(x)
+        return h
+
+    def _leave(self, h: Tensor, level: int) -> Tensor:
+        out: Tensor = self.heads[level - 1](h) if level else self.head(F.silu(self.norm_out(h)))
+        return out
+
+
+class _Head(nn.Sequential):
+    """From features to an image, as :class:`Denoiser` does it; starts at zero."""
+
+    def __init__(self, channels: int, image_channels: int) -> None:
+        out = nn.Conv2d(channels, image_channels, 3, padding=1)
+        nn.init.zeros_(out.weight)
+        nn.init.zeros_(out.bias)  # type: ignore[arg-type]  # Conv2d has a bias by default
+        super().__init__(nn.GroupNorm(8, channels), nn.SiLU(), out)
 
 
 class UNet(UShape):
@@ -113,6 +184,7 @@ class UNet(UShape):
         blocks: at each resolution, on the way down and on the way up.
         attention: levels whose blocks are followed by self-attention, counted from 0, full
             resolution.
+        progressive: whether the model can :meth:`grow` from small images to large ones.
         conditioning: width of the conditioning vector.
         image_channels: of an image.
     """
@@ -125,6 +197,7 @@ class UNet(UShape):
         widths: Sequence[int] = (16, 24, 24),
         blocks: int = 1,
         attention: Sequence[int] = (),
+        progressive: bool = False,
         conditioning: int = 28,
         image_channels: int = 3,
     ) -> None:
@@ -136,6 +209,7 @@ class UNet(UShape):
             widths=widths,
             blocks=blocks,
             attention=attention,
+            progressive=progressive,
             conditioning=conditioning,
             num_classes=num_classes,
             image_channels=image_channels,
