@@ -155,7 +155,7 @@ def draw(diffusion: GaussianDiffusion, config: TrainConfig, options: argparse.Na
             class_labels=labels,
             guidance_scale=options.guidance_scale,
             batch_size=options.batch_size,
-            image_shape=(3, config.image_size, config.image_size),
+            image_shape=config.image_shape,
             callback=lambda progress: bar.update() and None,
         )
 

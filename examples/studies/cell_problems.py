@@ -59,7 +59,9 @@ def cell_problems(
 
 def _draw(config: TrainConfig, count: int, seed: int, root: str | Path | None) -> list[NoisyImages]:
     """Noisy images of the run, and others."""
-    data = load_images(config.data, root, image_size=config.image_size)
+    data = load_images(
+        config.data, root, image_size=config.image_size, image_channels=config.image_channels
+    )
     if config.data == "cifar10":
         test = load_images(config.data, root, split="test")
         parts = [(data, torch.arange(len(data))), (test, torch.arange(len(test)))]

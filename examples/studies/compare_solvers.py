@@ -218,6 +218,7 @@ def test_images(
         options.data_root or config.data_root,
         split="test" if name == "cifar10" else "train",  # a folder has no split of its own
         image_size=config.image_size,
+        image_channels=config.image_channels,
         limit=options.images,
     )
     labels = None
@@ -285,7 +286,7 @@ def swap_solvers(
     found = solver_swap.swap_all(
         tqdm(entries, unit="solver", disable=not sys.stderr.isatty()), images,
         samples=options.samples, sample_steps=options.sample_steps, seed=options.seed,
-        image_shape=(3, config.image_size, config.image_size),
+        image_shape=config.image_shape,
     )  # fmt: skip
     rows = [row for row, _ in found]
     print(

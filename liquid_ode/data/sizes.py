@@ -30,6 +30,16 @@ def parse_size(size: int | str | Sequence[int]) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
+def written_size(size: int | str | Sequence[int]) -> int | str:
+    """A size in one form for each: 32 for all squares of 32, ``"24x32"``, height first.
+
+    Raises:
+        ValueError: see :func:`parse_size`.
+    """
+    height, width = parse_size(size)
+    return height if height == width else size_text(height, width)
+
+
 def size_text(height: int, width: int) -> str:
     """A size for people: ``24x32``, height first."""
     return f"{height}x{width}"

@@ -39,7 +39,7 @@ def build_model(
         solver = solvers.get(config.solver, **config.solver_options)
     options = {
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in config.model_options.items()
+        for name, value in _model_options(config).items()
     }
     try:
         return create_model(config.model, solver=solver, num_classes=num_classes, **options)
@@ -49,11 +49,17 @@ def build_model(
         ) from error
 
 
+def _model_options(config: TrainConfig) -> dict[str, Any]:
+    """The model's options, with the images' channels where they are not the usual three."""
+    channels = {} if config.image_channels == 3 else {"image_channels": config.image_channels}
+    return {**config.model_options, **channels}
+
+
 def describe_model(config: TrainConfig, num_classes: int | None) -> dict[str, Any]:
     """What a file of weights says of its model: all that must agree for them to mean the same."""
     return {
         "name": config.model,
-        "options": {k: v for k, v in config.model_options.items() if k != "steps"},
+        "options": {k: v for k, v in _model_options(config).items() if k != "steps"},
         "num_classes": num_classes,
         "schedule": config.schedule,
         "diffusion_steps": config.diffusion_steps,
@@ -135,6 +141,7 @@ def describe_data(data: ImageSet) -> dict[str, Any]:
         "name": data.name,
         "images": len(data),
         "num_classes": data.num_classes,
+        "class_names": None if data.class_names is None else list(data.class_names),
         "crc32": data.crc32(),
     }
 

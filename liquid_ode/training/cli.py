@@ -172,6 +172,9 @@ def _add_option(group: Any, field: dataclasses.Field[Any], hint: Any, default: A
     if kinds[0] is bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
         return
+    if "convert" in field.metadata:  # by the config, whose message says what is accepted
+        group.add_argument(flag, metavar=field.metadata["metavar"], help=text)
+        return
     choices = field.metadata.get("choices")
     if field.metadata.get("solver"):
         text = (

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import solvers
+from liquid_ode.data import CHANNELS, parse_size, written_size
 from liquid_ode.models import model_names, model_options
 from liquid_ode.training.machine import DEVICES, PRECISIONS
 from liquid_ode.training.names import run_name
@@ -48,7 +49,14 @@ class TrainConfig:
         None, "where the data set is cached", section="data", unset="the library's cache",
         free=True,
     )  # fmt: skip
-    image_size: int = setting(32, "side of the images, in pixels", section="data", low=1)
+    image_size: int | str = setting(
+        32, "side of the images in pixels, or HEIGHTxWIDTH", section="data", convert=written_size,
+        metavar="SIZE",
+    )  # fmt: skip
+    image_channels: int = setting(
+        3, "channels of the images: 1 (grey), 3 (RGB) or 4 (RGB and alpha)", section="data",
+        choices=CHANNELS,
+    )  # fmt: skip
     limit: int | None = setting(
         None, "train on the first N images only", section="data", low=1, unset="all"
     )
@@ -144,7 +152,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for field in fields(self):
-            value = of_type(field.name, getattr(self, field.name), hints[field.name])
+            value = getattr(self, field.name)
+            if "convert" in field.metadata:
+                value = field.metadata["convert"](value)
+            value = of_type(field.name, value, hints[field.name])
             object.__setattr__(self, field.name, value)
             if value is not None:
                 check_bounds(field.name, value, field.metadata)
@@ -155,6 +166,11 @@ class TrainConfig:
             )
         if self.data != "cifar10" and not re.fullmatch(r"folder:.+", self.data):
             raise ValueError(f"data must be 'cifar10' or 'folder:PATH', got {self.data!r}")
+        if "image_channels" in self.model_options:
+            raise ValueError(
+                "image_channels belongs to the images: set it as --image-channels, in place of the "
+                "model option"
+            )
         unknown = [name for name in self.model_options if name not in model_options(self.model)]
         if unknown:
             raise ValueError(
@@ -227,6 +243,11 @@ class TrainConfig:
         tied = {name: value for name, value in self.to_dict().items() if name not in FREE}
         defaults = {name: getattr(TrainConfig(), name) for name in tied}
         return run_name(tied, defaults, {"solver": self.solver} if self.has_cells else {})
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images."""
+        return self.image_channels, *parse_size(self.image_size)
 
     @property
     def has_cells(self) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import liquid_ode
-from liquid_ode.data import ImageSet, load_images
+from liquid_ode.data import ImageSet, load_images, size_text
 from liquid_ode.training.build import build_model, describe_data, describe_model, limited
 from liquid_ode.training.config import TrainConfig
 from liquid_ode.training.continuing import check_facts, merge
@@ -83,6 +83,8 @@ def train(
                     config.data,
                     config.data_root,
                     image_size=config.image_size,
+                    image_channels=config.image_channels,
+                    labelled=config.class_conditional,
                     limit=config.limit,
                 ),
                 config.limit,
@@ -161,13 +163,15 @@ def summary(
     )
     threads = f", {torch.get_num_threads()} threads" if engine.device.type == "cpu" else ""
     precision = "float32" if config.precision == "no" else config.precision
-    side, size = config.image_size, f"{facts['parameters']:,} parameters"
+    size = f"{facts['parameters']:,} parameters"
+    colours = {1: ", grey", 3: "", 4: ", with alpha"}[config.image_channels]
+    shape = f"{size_text(*config.image_shape[1:])}{colours}"
     return {
         "model": f"{config.model}, {size}{_options(config.model_options)}",
         "solver": f"{config.solver}{_options(config.solver_options)}"
         if config.has_cells
         else "none: the model has no liquid cells",
-        "data": f"{data.name}, {len(data):,} images of {side}x{side}",
+        "data": f"{data.name}, {len(data):,} images of {shape}",
         "device": f"{engine.device}, {precision}{threads}{processes}",
         "steps": (
             f"{trainer.total:,} ({batches.steps_per_epoch:,} per epoch), "

@@ -12,7 +12,10 @@ from typing import Any
 
 
 def setting(default: Any, text: str, *, section: str, **bounds: Any) -> Any:
-    """A field with its help text, its section of ``--help``, and its bounds or choices."""
+    """A field with its help text, its section of ``--help``, and its bounds or choices.
+
+    ``convert`` among these brings what a user may write into the form that is kept.
+    """
     metadata = {"help": text, "section": section, **bounds}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
@@ -25,7 +28,7 @@ def of_type(name: str, value: Any, hint: Any) -> Any:
     kinds = [typing.get_origin(kind) or kind for kind in accepted]
     if value is None and types.NoneType in kinds:
         return None
-    kind = kinds[0]
+    kind = next((kind for kind in kinds if isinstance(value, kind)), kinds[0])
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
@@ -50,7 +53,7 @@ def check_bounds(name: str, value: Any, bounds: Mapping[str, Any]) -> None:
     if callable(choices):
         choices = choices()
     if choices is not None and value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
     if "low" in bounds and value < bounds["low"]:
         raise ValueError(f"{name} must be at least {bounds['low']}, got {value!r}")
     if "above" in bounds and value <= bounds["above"]:

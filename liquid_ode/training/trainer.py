@@ -336,7 +336,7 @@ class Trainer:
                 config.samples,
                 seeds=config.seed,  # as `examples/sample.py --seed` counts them
                 class_labels=labels,
-                image_shape=(3, config.image_size, config.image_size),
+                image_shape=config.image_shape,
                 callback=self._check_stop,
             )
 
