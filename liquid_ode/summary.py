@@ -7,6 +7,10 @@ from collections.abc import Iterable, Sequence
 import solvers
 from liquid_ode.cells import LiquidCell
 from liquid_ode.models import create_model, model_names
+from liquid_ode.models.conv_liquid import ConvLiquidDynamics
+
+
+_CELLS = LiquidCell, ConvLiquidDynamics
 
 
 def models_table() -> str:
@@ -14,7 +18,7 @@ def models_table() -> str:
     rows = []
     for name in model_names():
         model = create_model(name)
-        cells = [module for module in model.modules() if isinstance(module, LiquidCell)]
+        cells = [module for module in model.modules() if isinstance(module, _CELLS)]
         in_cells = sum(p.numel() for cell in cells for p in cell.parameters())
         count = sum(p.numel() for p in model.parameters())
         described = (type(model).__doc__ or "").partition("\n")[0]
