@@ -9,7 +9,6 @@ from liquid_ode.cells import LiquidCell
 from liquid_ode.models import create_model, model_names
 from liquid_ode.models.conv_liquid import ConvLiquidDynamics
 
-
 _CELLS = LiquidCell, ConvLiquidDynamics
 
 
