@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from liquid_ode.diffusion.guidance import Guidance, as_guidance
 from liquid_ode.diffusion.noise import SeededNoise, resolve_seeds
 from liquid_ode.diffusion.schedules import Schedule
 
-DEFAULT_IMAGE_SHAPE = (3, 32, 32)
+DEFAULT_IMAGE_SIZE = 32, 32
 
 
 class Progress(NamedTuple):
@@ -116,6 +116,7 @@ class Sampler(ABC):
         batch_size: int | None = None,
         image_shape: Sequence[int] | None = None,
         initial_noise: Tensor | None = None,
+        warm_start: bool = False,
         callback: Callable[[Progress], None] | None = None,
     ) -> Tensor:
         """Sample n images. The model is in evaluation mode meanwhile, and no gradient is kept.
@@ -133,8 +134,12 @@ class Sampler(ABC):
                 ``guidance=Guidance(w)``.
             guidance: any :class:`Guidance`; None is as ``guidance_scale`` says.
             batch_size: how many images to sample at a time; None for all at once.
-            image_shape: (C, H, W); None takes ``model.image_shape``, or else (3, 32, 32).
+            image_shape: (C, H, W); None takes ``model.image_shape``, or else 32x32 pixels of
+                ``model.image_channels``, or else 3 channels.
             initial_noise: x_T ``(n, C, H, W)``, standard normal; None draws it from the seeds.
+            warm_start: begin the model's cells from where they were at the evaluation before, of
+                the same image. For a model with states to carry (``model.carrying_states``, as
+                that of a liquid U-Net), trained for it.
             callback: called with a :class:`Progress` after each evaluation of the denoiser.
 
         Returns:
@@ -155,6 +160,7 @@ class Sampler(ABC):
             batch_size=batch_size,
             image_shape=image_shape,
             initial_noise=initial_noise,
+            warm_start=warm_start,
             callback=callback,
         ).images
 
@@ -171,6 +177,7 @@ class Sampler(ABC):
         batch_size: int | None = None,
         image_shape: Sequence[int] | None = None,
         initial_noise: Tensor | None = None,
+        warm_start: bool = False,
         callback: Callable[[Progress], None] | None = None,
     ) -> Sampled:
         """:meth:`sample`, with the evaluations of the denoiser beside the images."""
@@ -202,7 +209,8 @@ class Sampler(ABC):
                     chosen,
                     reporter(callback, first),
                 )
-                images.append(self._sample_batch(denoise, x, noise))
+                with carrying_states(diffusion.model) if warm_start else nullcontext():
+                    images.append(self._sample_batch(denoise, x, noise))
                 evaluations += [denoise.evaluations] * len(x)
         result = torch.cat(images)  # (n, C, H, W)
         if not bool(torch.isfinite(result).all()):
@@ -259,6 +267,22 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
+def carrying_states(model: nn.Module) -> AbstractContextManager[None]:
+    """A context in which the model's cells begin from where the evaluation before has ended.
+
+    Raises:
+        ValueError: where the model has no such states.
+    """
+    enter = getattr(model, "carrying_states", None)
+    if enter is None:
+        raise ValueError(
+            f"warm_start needs a model whose cells carry states, such as 'liquid_unet', not "
+            f"{type(model).__name__}"
+        )
+    context: AbstractContextManager[None] = enter()
+    return context
+
+
 def reporter(
     callback: Callable[[Progress], None] | None, first: int
 ) -> Callable[[int, Tensor], None]:
@@ -283,7 +307,8 @@ def _image_shape(
     elif initial_noise is not None:
         shape = tuple(initial_noise.shape[1:])
     else:
-        shape = tuple(getattr(diffusion.model, "image_shape", DEFAULT_IMAGE_SHAPE))
+        usual = getattr(diffusion.model, "image_channels", 3), *DEFAULT_IMAGE_SIZE
+        shape = tuple(getattr(diffusion.model, "image_shape", usual))
     for size in shape:
         check_count("every entry of image_shape", size)
     if initial_noise is not None and tuple(initial_noise.shape) != (n, *shape):
