@@ -44,7 +44,13 @@ class Frames:
 
 
 def save_animation(
-    frames: Frames, path: str | Path, columns: int = 8, *, scale: int = 2, seconds: float = 4.0
+    frames: Frames,
+    path: str | Path,
+    columns: int = 8,
+    *,
+    scale: int = 2,
+    seconds: float = 4.0,
+    comment: str = "",
 ) -> Path:
     """Write frames as an endless GIF of grids, which rests on the last of them.
 
@@ -54,6 +60,7 @@ def save_animation(
         columns: images in a row.
         scale: each pixel becomes a square of this side.
         seconds: how long all but the last frame take together; the last stays for two.
+        comment: kept in the file.
 
     Raises:
         ValueError: there are no frames.
@@ -72,5 +79,6 @@ def save_animation(
         append_images=pictures[1:],
         duration=[each] * (len(pictures) - 1) + [2000],
         loop=0,
+        comment=comment.encode(),
     )
     return write_picture(buffer.getvalue(), path)

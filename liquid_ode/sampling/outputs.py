@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor
 
 from liquid_ode.diffusion import Sampled
-from liquid_ode.evaluation import save_grid, save_image
+from liquid_ode.evaluation import Frames, save_animation, save_grid, save_image
 from liquid_ode.evaluation.pictures import as_pixels
 from solvers.storage import write_atomically
 
@@ -52,6 +54,9 @@ class Output(ABC):
     @abstractmethod
     def add(self, batch: Batch, images: Tensor) -> None:
         """Take the images of a batch, ``(B, C, H, W)`` in [-1, 1]."""
+
+    def watch(self, batch: Batch, x0: Tensor) -> None:  # noqa: B027
+        """See the estimate of a batch's images after an evaluation, ``(B, C, H, W)``."""
 
     @abstractmethod
     def finish(self) -> Path:
@@ -115,6 +120,37 @@ class GridOutput(Output):
         return save_grid(torch.cat(self._images), self.path, self._columns, text=text)
 
 
+class AnimationOutput(Output):
+    """How the images of the first batch come about, as a GIF with its record in it.
+
+    Args:
+        path: the GIF.
+        record: what makes the images.
+        most: how many images are shown at most.
+    """
+
+    def __init__(self, path: Path, record: Mapping[str, Any], most: int = 64) -> None:
+        self.path, self._record, self._most = path, record, most
+        self._frames = Frames()
+        self._shown = 0
+
+    def holds(self, batch: Batch) -> bool:
+        return batch.first > 0
+
+    def watch(self, batch: Batch, x0: Tensor) -> None:
+        if batch.first == 0:
+            shown = x0[: self._most]
+            self._shown = len(shown)
+            self._frames.add(shown)
+
+    def add(self, batch: Batch, images: Tensor) -> None:
+        """Nothing: the last estimate is the image."""
+
+    def finish(self) -> Path:
+        columns = math.ceil(math.sqrt(self._shown))
+        return save_animation(self._frames, self.path, columns, comment=json.dumps(self._record))
+
+
 class FolderOutput(Output):
     """A PNG for each image, ``seed_000042.png`` or ``seed_000042_class_3.png``, and the record.
 
@@ -136,9 +172,13 @@ class FolderOutput(Output):
         return all(path.exists() for path in self._paths(batch))
 
     def add(self, batch: Batch, images: Tensor) -> None:
-        for path, image in zip(self._paths(batch), images, strict=True):
-            if not path.exists():
-                save_image(image, path)
+        missing = [
+            (image, path)
+            for image, path in zip(images, self._paths(batch), strict=True)
+            if not path.exists()
+        ]
+        with ThreadPoolExecutor() as pool:  # each waits for the disk
+            list(pool.map(lambda pair: save_image(*pair), missing))
 
     def finish(self) -> Path:
         return self.path
@@ -202,6 +242,24 @@ class ArrayOutput(Output):
 
     def _part(self, batch: Batch) -> Path:
         return self._parts / f"{batch.first:09d}.npz"
+
+
+def free_path(path: Path, record: Mapping[str, Any]) -> Path:
+    """``path``, or NAME-2, NAME-3, … beside it, the first that holds no picture made otherwise."""
+    from PIL import Image
+
+    number, candidate = 1, path
+    while candidate.exists():
+        try:
+            with Image.open(candidate) as picture:
+                found = picture.info.get(RECORD) or picture.info.get("comment", b"").decode()
+            if json.loads(found) == dict(record):
+                break
+        except (OSError, ValueError):  # no picture, or none with a record
+            pass
+        number += 1
+        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return candidate
 
 
 def _write_arrays(path: Path, **arrays: Any) -> None:

@@ -1,0 +1,234 @@
+"""The command line of sampling: what a run's model draws, by which sampler, and where it goes."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import solvers
+from liquid_ode.diffusion import GaussianDiffusion, Guidance, Progress, Sampled, Sampler
+from liquid_ode.sampling.options import (
+    choose_classes,
+    choose_guidance,
+    choose_sampler,
+    given,
+    name_of,
+    refuse,
+)
+from liquid_ode.sampling.outputs import (
+    AnimationOutput,
+    ArrayOutput,
+    Batch,
+    FolderOutput,
+    GridOutput,
+    Output,
+    free_path,
+    sample_to,
+)
+from liquid_ode.sampling.parser import make_parser
+from liquid_ode.training import TrainConfig, load_run
+from liquid_ode.training.cli import TOLERANCES, run_reporting_errors
+from liquid_ode.training.machine import autocast, resolve_device, resolve_precision
+from liquid_ode.training.run_directory import RunDirectory
+
+_CELL_OPTIONS = ["solver", "solver_option", "solver_steps", *TOLERANCES]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Sample as the arguments say; returns the exit status."""
+    options = make_parser().parse_args(arguments)
+    return run_reporting_errors(lambda: sample(options))
+
+
+@dataclass
+class _Job:
+    """What the options come to."""
+
+    diffusion: GaussianDiffusion
+    sampler: Sampler
+    guidance: Guidance
+    labels: list[int] | None
+    image_shape: tuple[int, int, int]
+
+    def draw(self, batch: Batch, callback: Callable[[Progress], None]) -> Sampled:
+        return self.sampler.draw(
+            self.diffusion,
+            len(batch.seeds),
+            seeds=batch.seeds,
+            class_labels=batch.labels,
+            guidance=self.guidance,
+            image_shape=self.image_shape,
+            callback=callback,
+        )
+
+
+def sample(options: argparse.Namespace) -> None:
+    """Draw what the options of :func:`make_parser` ask for, and print what was done.
+
+    Raises:
+        ValueError: an option has a bad value, or no effect.
+        CheckpointError: there is no run, or it is broken.
+        OSError: an output could not be written.
+    """
+    for name, given_as in (("n", "-n"), ("batch_size", "--batch-size")):
+        if getattr(options, name) < 1:
+            raise ValueError(f"{given_as} must be at least 1, not {getattr(options, name)}")
+    run = RunDirectory(options.run_dir)
+    config, facts = run.read_record()
+    device = resolve_device(options.device)
+    options.precision = resolve_precision(options.precision, device)
+    sampler = choose_sampler(options)
+    diffusion = load_run(
+        options.run_dir,
+        solver=choose_solver(config, options),
+        solver_steps=options.solver_steps,
+        weights=options.weights,
+        device=device,
+    )
+    names = facts["data"].get("class_names")
+    classes = choose_classes(options.class_label, diffusion.num_classes, names)
+    job = _Job(
+        diffusion,
+        sampler,
+        choose_guidance(options, diffusion),
+        None if classes is None else [classes[i % len(classes)] for i in range(options.n)],
+        (3, config.image_size, config.image_size),
+    )
+    weights = zlib.crc32(run.weights(options.weights).read_bytes())
+    outputs = open_outputs(options, _record(options, config, job, classes, weights))
+
+    solver = f", solver {options.solver or config.solver}" if config.has_cells else ""
+    print(f"model    {config.model} of {options.run_dir} ({options.weights} weights){solver}")
+    number = "float32" if options.precision == "no" else options.precision
+    print(f"sampler  {sampler}, {device}, {number}")
+    if options.class_label and classes is not None:
+        print(f"classes  {', '.join(f'{k} {names[k]}' if names else str(k) for k in classes)}")
+    began = time.perf_counter()
+    evaluations = _draw_all(options, job, outputs, autocast(device, options.precision))
+    _print_cost(options, job.guidance, evaluations, time.perf_counter() - began)
+    for kind, output in outputs:
+        print(f"{kind:<8} {output.finish()}")
+
+
+def choose_solver(config: TrainConfig, options: argparse.Namespace) -> solvers.Solver | None:
+    """The solver of the cells that the options name, or None for the run's own.
+
+    Raises:
+        ValueError: it is unknown, or an option would have no effect.
+    """
+    if not config.has_cells:
+        refuse(options, _CELL_OPTIONS, f"on the model {config.model!r}, which has no liquid cells")
+        return None
+    tolerances = {name: getattr(options, name) for name in given(options, *TOLERANCES)}
+    changes = {**dict(options.solver_option), **tolerances}
+    config.refuse_steps(changes)
+    name, settings = config.solver, {**config.solver_options, **changes}
+    if options.solver is not None:
+        name, settings = options.solver, changes
+    solver = solvers.get(name, **settings)
+    if solver.with_steps(1) == solver.with_steps(2):
+        why = f"on the solver {name!r}, which is driven by its tolerances (--rtol)"
+        refuse(options, ["solver_steps", "early_steps"], why)
+    return solver if options.solver is not None or changes else None
+
+
+def _record(
+    options: argparse.Namespace,
+    config: TrainConfig,
+    job: _Job,
+    classes: list[int] | None,
+    weights: int,
+) -> dict[str, Any]:
+    """All that the images depend on, but for how many there are."""
+    cells = {name: getattr(options, name) for name in given(options, *_CELL_OPTIONS)}
+    return {
+        "model": config.model,
+        "weights": f"{options.weights} {weights:08x}",
+        "sampler": repr(job.sampler),
+        "guidance": repr(job.guidance),
+        "early_steps": options.early_steps,
+        "classes": classes,
+        "cells": repr(sorted(cells.items())),
+        "seed": options.seed,
+        "precision": options.precision,
+    }
+
+
+def open_outputs(options: argparse.Namespace, record: dict[str, Any]) -> list[tuple[str, Output]]:
+    """Where the images go, each with the word for it.
+
+    Raises:
+        ValueError: an output holds images that were made otherwise.
+    """
+    found: list[tuple[str, Output]] = []
+    in_bulk = {**record, "batch_size": options.batch_size}
+    if options.separate is not None:
+        found.append(("images", FolderOutput(options.separate, in_bulk)))
+    if options.npz is not None:
+        found.append(("array", ArrayOutput(options.npz, in_bulk, options.n)))
+    columns, whole = math.ceil(math.sqrt(options.n)), {**record, "n": options.n}
+    default = options.run_dir / name_of(options)
+    if options.output is not None or not found:
+        grid = options.output or free_path(default.with_name(default.name + ".png"), whole)
+        found.append(("grid", GridOutput(grid, columns, whole)))
+    if options.animate is not None:
+        gif = options.animate
+        if gif == Path():
+            gif = free_path(default.with_name(default.name + ".gif"), whole)
+        found.append(("frames", AnimationOutput(gif, whole)))
+    return found
+
+
+def _draw_all(
+    options: argparse.Namespace,
+    job: _Job,
+    outputs: Sequence[tuple[str, Output]],
+    precision: AbstractContextManager[Any],
+) -> Tensor:
+    from tqdm import tqdm
+
+    seeds = list(range(options.seed, options.seed + options.n))
+    watchers = [output.watch for _, output in outputs]
+    with precision, tqdm(total=options.n, unit="image", disable=not sys.stderr.isatty()) as bar:
+
+        def draw(batch: Batch) -> Sampled:
+            def callback(progress: Progress) -> None:
+                bar.set_postfix_str(f"{progress.evaluations} evaluations")
+                for watch in watchers:
+                    watch(batch, progress.x0)
+
+            bar.update(batch.first - bar.n)  # past those that are there already
+            drawn = job.draw(batch, callback)
+            bar.update(len(batch.seeds))
+            return drawn
+
+        with torch.no_grad():
+            return sample_to(
+                [output for _, output in outputs], seeds, job.labels, options.batch_size, draw
+            )
+
+
+def _print_cost(
+    options: argparse.Namespace, guidance: Guidance, evaluations: Tensor, seconds: float
+) -> None:
+    count = len(evaluations)
+    if count < options.n:
+        print(f"{options.n - count} of {options.n} images were there already")
+    if count == 0:
+        return
+    low, high = (int(value) for value in torch.aminmax(evaluations))
+    each = str(low) if low == high else f"{low} to {high}"
+    twice = "" if guidance.scale == 1 else ", two calls of the model each where it is guided"
+    print(f"{each} evaluations of the denoiser for each image{twice}")
+    print(f"{count} images in {seconds:.1f} s ({count / seconds:.1f} images/s)")
