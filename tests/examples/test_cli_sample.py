@@ -117,6 +117,7 @@ def test_no_grid_overwrites_one_that_was_made_otherwise(
         return Path(line.split(maxsplit=1)[1]).name
 
     first = "samples-ddim-steps2-seed0-n4.png"
+    assert name("--steps", "2") == first
     kept = (run / first).read_bytes()
     assert name("--steps", "2") == first  # made in the same way: it is the same
     weights = run / "ema.safetensors"
