@@ -103,7 +103,7 @@ def sample(options: argparse.Namespace) -> None:
         sampler,
         choose_guidance(options, diffusion),
         None if classes is None else [classes[i % len(classes)] for i in range(options.n)],
-        (3, config.image_size, config.image_size),
+        config.image_shape,
     )
     weights = zlib.crc32(run.weights(options.weights).read_bytes())
     outputs = open_outputs(options, _record(options, config, job, classes, weights))
