@@ -22,6 +22,7 @@ from liquid_ode.diffusion.guidance import Guidance
 from liquid_ode.diffusion.heun import KarrasHeun
 from liquid_ode.diffusion.interpolation import arc, slerp
 from liquid_ode.diffusion.inversion import DDIMInversion, FlowInversion, Inversion
+from liquid_ode.diffusion.learned_sampler import LearnedSampler
 from liquid_ode.diffusion.likelihood import BitsPerDim, Likelihood, LogDensity
 from liquid_ode.diffusion.noise import SeededNoise, seeded_noise
 from liquid_ode.diffusion.predictions import Epsilon, Prediction, Sample, Velocity
@@ -31,6 +32,7 @@ from liquid_ode.diffusion.probability_flow import (
     NoisePath,
     ProbabilityFlow,
 )
+from liquid_ode.diffusion.sampler_training import SamplerProgress, train_sampler
 from liquid_ode.diffusion.sampling import (
     GridSampler,
     Progress,
@@ -66,6 +68,7 @@ __all__ = [
     "Inversion",
     "KarrasGrid",
     "KarrasHeun",
+    "LearnedSampler",
     "Level",
     "Likelihood",
     "LinearSchedule",
@@ -82,6 +85,7 @@ __all__ = [
     "Sample",
     "Sampled",
     "Sampler",
+    "SamplerProgress",
     "SamplingError",
     "Schedule",
     "SeededNoise",
@@ -97,4 +101,5 @@ __all__ = [
     "image_to_image",
     "seeded_noise",
     "slerp",
+    "train_sampler",
 ]

@@ -64,6 +64,11 @@ class GuidedDenoiser:
         return self._diffusion.schedule
 
     @property
+    def clips(self) -> bool:
+        """Whether x̂0 is clipped to [-1, 1]."""
+        return self._diffusion.clip_sample
+
+    @property
     def evaluations(self) -> int:
         """How often it was called."""
         return self._evaluations
@@ -184,7 +189,7 @@ class Sampler(ABC):
         check_count("n", n)
         if batch_size is not None:
             check_count("batch_size", batch_size)
-        shape = _image_shape(diffusion, n, image_shape, initial_noise)
+        shape = resolve_image_shape(diffusion, n, image_shape, initial_noise)
         all_seeds = resolve_seeds(seeds, n)
         labels = resolve_labels(class_labels, n, diffusion.device)
         chosen = as_guidance(guidance_scale, guidance)
@@ -295,7 +300,7 @@ def reporter(
     return report
 
 
-def _image_shape(
+def resolve_image_shape(
     diffusion: GaussianDiffusion,
     n: int,
     image_shape: Sequence[int] | None,
