@@ -8,9 +8,9 @@ import torch
 
 import solvers
 from liquid_ode.data import load_images, to_model_range
+from liquid_ode.evaluation.noisy_images import NoisyImages
 from liquid_ode.training.config import TrainConfig
 from liquid_ode.training.loading import load_config, load_run
-from studies.noisy_images import NoisyImages
 
 
 def cell_problems(

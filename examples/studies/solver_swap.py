@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 import solvers
 from liquid_ode.diffusion import DDIM, GaussianDiffusion, SamplingError
+from liquid_ode.evaluation.noisy_images import NoisyImages
 from solvers.fields.derivatives import knows_derivative
 from solvers.learned.recording import cast_problem
 from solvers.suite import KnownProblem, tight_solution
 from studies.machine import synchronize
-from studies.noisy_images import NoisyImages
 from studies.work_precision import mean_evaluations
 
 Span = tuple[float, float]
