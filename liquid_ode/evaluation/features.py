@@ -32,14 +32,21 @@ class ImageFeatures(nn.Module):
     def of(self, images: Tensor, *, batch_size: int = 500) -> Tensor:
         """The features of all images, some at a time: float64 ``(N, num_features)``, on the CPU.
 
+        Args:
+            images: uint8 ``(N, C, H, W)`` of 3 channels, or grey ones of 1, which are taken for
+                three equal ones.
+            batch_size: images at a time.
+
         Raises:
-            ValueError: ``images`` is no uint8 tensor of shape ``(N, 3, H, W)``, or a feature is
-                not finite.
+            ValueError: ``images`` is not as described, or a feature is not finite.
         """
         check_pixels("images", images)
         self.eval()
         device = next(self.parameters()).device
-        parts = [self(part.to(device)).cpu().double() for part in images.split(batch_size)]
+        parts = []
+        for part in images.split(batch_size):
+            coloured = part.to(device).expand(-1, 3, -1, -1)
+            parts.append(self(coloured).cpu().double())  # (B, F)
         found = torch.cat(parts)
         if not bool(found.isfinite().all()):
             raise ValueError(
@@ -156,9 +163,10 @@ def file_hash(path: Path) -> str:
 
 
 def check_pixels(what: str, images: Tensor) -> None:
-    """Raise ValueError where ``images`` is no uint8 ``(N, 3, H, W)`` with N > 0."""
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or not len(images):
+    """Raise ValueError where ``images`` is no uint8 ``(N, C, H, W)`` of 1 or 3 channels, N > 0."""
+    good = images.dtype == torch.uint8 and images.ndim == 4 and images.shape[1] in (1, 3)
+    if not (good and images.numel()):
         raise ValueError(
-            f"{what} must be uint8 (N, 3, H, W) with N > 0, got {images.dtype} of shape "
-            f"{tuple(images.shape)}"
+            f"{what} must be uint8 (N, C, H, W) of 1 or 3 channels with N > 0, got {images.dtype} "
+            f"of shape {tuple(images.shape)}"
         )

@@ -109,15 +109,16 @@ class Yardstick:
         return self.network.title
 
     def features(self, images: Tensor) -> Tensor:
-        """The features of uint8 images ``(N, 3, H, W)``: float64 ``(N, F)``."""
+        """The features of uint8 images ``(N, C, H, W)``: float64 ``(N, F)``."""
         return self.network.of(images, batch_size=self.batch_size)
 
-    def measure(self, images: Tensor) -> Scores:
+    def measure(self, images: Tensor, features: Tensor | None = None) -> Scores:
         """The scores of images.
 
         Args:
-            images: ``(N, 3, H, W)``, uint8, or floating point in [-1, 1]: those are clamped and
+            images: ``(N, C, H, W)``, uint8, or floating point in [-1, 1]: those are clamped and
                 rounded to uint8 first, as a file would hold them.
+            features: what :meth:`features` gives for them, where it is known already.
 
         Raises:
             ValueError: another shape, size or type, NaN, values outside [-1, 1] that are no
@@ -128,7 +129,7 @@ class Yardstick:
         self._check_count(len(pixels))
         return Scores(
             self.title,
-            self._distance(self.features(pixels)),
+            self._distance(self.features(pixels) if features is None else features),
             self.real(len(pixels)),
             PixelStatistics.of(pixels),
             self.reference_pixels,
@@ -155,11 +156,11 @@ class Yardstick:
         return Distance(len(features), fd, kid, kid_std)
 
     def _check_size(self, what: str, images: Tensor) -> None:
-        own, size = self.reference.shape[2:], images.shape[2:]
-        if own != size:
+        own, shape = tuple(self.reference.shape[1:]), tuple(images.shape[1:])
+        if own != shape:
             raise ValueError(
-                f"{what} have {size[0]}x{size[1]} pixels and the reference {own[0]}x{own[1]}: "
-                "only images of one size can be compared"
+                f"{what} are (C, H, W) = {shape} and the reference {own}: only images of one size "
+                "and number of channels can be compared"
             )
 
     def _check_count(self, n: int) -> None:
@@ -190,7 +191,7 @@ def evaluate_images(
 
 
 def quantised(images: Tensor) -> Tensor:
-    """Images ``(N, 3, H, W)`` as uint8: of floats in [-1, 1], or as they are.
+    """Images ``(N, C, H, W)`` as uint8: of floats in [-1, 1], or as they are.
 
     Raises:
         ValueError: another shape or type, NaN, or floats of another scale.
