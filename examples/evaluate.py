@@ -47,6 +47,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--held-out", type=Path, metavar="FOLDER",
         help="images to measure against, for runs on a folder (default: CIFAR-10's test images)",
     )  # fmt: skip
+    add(
+        "--training", type=Path, metavar="FOLDER",
+        help="with --held-out, for images from files (default: CIFAR-10's training images)",
+    )  # fmt: skip
     add("--data-root", metavar="DIR", help="where CIFAR-10 is cached (default: the run's own)")
     add(
         "--neighbours", type=int, default=8, metavar="N",
@@ -93,6 +97,7 @@ def evaluate(options: argparse.Namespace) -> None:
         guidance=Guidance(options.guidance_scale),
         weights=options.weights,
         held_out=options.held_out,
+        training=options.training,
         data_root=options.data_root,
         neighbours=options.neighbours,
         batch_size=options.batch_size,

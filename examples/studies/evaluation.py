@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from liquid_ode.data import ImageSet, load_folder
+from liquid_ode.data.listing import list_images
 from liquid_ode.diffusion import GaussianDiffusion, Guidance, Sampled, Sampler
 from liquid_ode.evaluation import (
     ImageFeatures,
@@ -30,11 +31,10 @@ from liquid_ode.training import load_config, load_run
 from liquid_ode.training.machine import autocast, resolve_device, resolve_precision
 from solvers.storage import write_atomically
 from studies.machine import environment
-from studies.run_data import OwnData, classes_in_turn, of_cifar10, of_run
+from studies.run_data import OwnData, classes_in_turn, of_images, of_run
 
 Record = dict[str, Any]
 NEIGHBOURS = 4  # drawn beside each sample
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Plan:
         guidance: strength, of a class-conditional run.
         weights: which of a run's weights.
         held_out: a folder of held-out images, for runs that were trained on a folder.
+        training: a folder of training images, for images from files; a run has its own.
         data_root: where CIFAR-10 is cached; by default where each run found it.
         neighbours: samples to draw beside their nearest training images.
         batch_size: images at a time.
@@ -62,6 +63,7 @@ class Plan:
     guidance: Guidance = Guidance(1.0)
     weights: str = "ema"
     held_out: Path | None = None
+    training: Path | None = None
     data_root: str | None = None
     neighbours: int = 8
     batch_size: int = 250
@@ -91,7 +93,8 @@ def evaluate_all(sources: Sequence[Path], plan: Plan, features: ImageFeatures) -
         ValueError: sources that cannot be compared, or cannot be measured as planned.
         OSError: a record or a picture could not be written.
     """
-    data = {path: own_data(path, plan) for path in sources}
+    given = {path: read_images(path) for path in sources if not is_run(path)}
+    data = {path: own_data(path, plan, given.get(path)) for path in sources}
     kinds = {found.kind: path for path, found in data.items()}
     if len(kinds) > 1:
         (first, one), (second, other), *_ = kinds.items()
@@ -105,7 +108,6 @@ def evaluate_all(sources: Sequence[Path], plan: Plan, features: ImageFeatures) -
             f"{features.title} is a distance in {features.num_features} features and needs more "
             f"than {features.num_features} images, got -n {plan.n}"
         )
-    given = {path: read_images(path) for path in sources if not is_run(path)}
     ruler = Ruler(own, features, plan) if plan.n or given else None
     records = []
     for path in sources:
@@ -114,21 +116,30 @@ def evaluate_all(sources: Sequence[Path], plan: Plan, features: ImageFeatures) -
         if is_run(path):
             record, images = measure_run(path, plan, own)
         if images is not None and ruler is not None:
-            place = path if is_run(path) else path.with_name(f"{path.stem}.evaluation")
-            record |= ruler.measure(images, place, plan)
+            record |= ruler.measure(images, beside(path, "neighbours", plan, "png"), plan)
         record["environment"] = environment(resolve_device(plan.device))
-        name = f"evaluation-{plan.label}.json" if is_run(path) else f"{path.stem}.evaluation.json"
-        record["record"] = str((path if is_run(path) else path.parent) / name)
+        record["record"] = str(beside(path, "evaluation", plan, "json"))
         save(Path(record["record"]), record)
         records.append(record)
     return records
 
 
-def own_data(path: Path, plan: Plan) -> OwnData:
+def own_data(path: Path, plan: Plan, images: Tensor | None) -> OwnData:
     """The images that a source is measured on."""
+    if images is not None:
+        return of_images(
+            (images.shape[2], images.shape[3]), plan.held_out, plan.training, plan.data_root
+        )
+    if plan.training is not None:
+        raise ValueError(f"--training is for images from files: {path} has its own")
+    return of_run(path, plan.held_out, plan.data_root)
+
+
+def beside(path: Path, what: str, plan: Plan, suffix: str) -> Path:
+    """Where something that was made of a source is kept, under a name that says how."""
     if is_run(path):
-        return of_run(path, plan.held_out, plan.data_root)
-    return of_cifar10(plan.held_out, plan.data_root)
+        return path / f"{what}-{plan.label}.{suffix}"
+    return path.with_name(f"{path.name}.{what}.{suffix}")
 
 
 def read_images(path: Path) -> Tensor:
@@ -159,16 +170,13 @@ def read_folder(path: Path) -> Tensor:
     from PIL import Image
 
     sizes = set()
-    for file in sorted(path.rglob("*")):
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
-            with Image.open(file) as image:
-                sizes.add(image.size)
-    if len(sizes) > 1:
+    for file in list_images(path).files:
+        with Image.open(path / file) as image:
+            sizes.add(image.size)
+    if len(sizes) != 1:
         raise ValueError(f"{path} holds images of {len(sizes)} sizes: they must all have one")
-    width, height = sizes.pop() if sizes else (32, 32)  # without images load_folder raises
-    if width != height:
-        raise ValueError(f"{path} holds images of {height}x{width}: give them as an .npz")
-    return load_folder(path, image_size=height).images
+    width, height = sizes.pop()
+    return load_folder(path, image_size=(height, width)).images
 
 
 class Ruler:
@@ -183,7 +191,7 @@ class Ruler:
         self._training: Tensor | None = None
         self._usual: float | None = None
 
-    def measure(self, images: Tensor, place: Path, plan: Plan) -> Record:
+    def measure(self, images: Tensor, picture: Path, plan: Plan) -> Record:
         """The scores of images, and the picture of their nearest training images."""
         began = time.perf_counter()
         pixels = quantised(images)
@@ -191,9 +199,9 @@ class Ruler:
         record: Record = self.yardstick.measure(pixels, features).to_dict()
         if plan.neighbours:
             found = self.neighbours(features)
-            path = place / f"neighbours-{plan.label}.png"
-            plot_neighbours(pixels, self.own.training.images, found, path, rows=plan.neighbours)
-            record["neighbours"] = str(path)
+            training = self.own.training.images
+            plot_neighbours(pixels, training, found, picture, rows=plan.neighbours)
+            record["neighbours"] = str(picture)
             record["neighbour_ratio"] = float(found.distances[:, 0].median()) / self.usual
         record["seconds_measuring"] = round(time.perf_counter() - began, 1)
         return record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,17 +49,32 @@ def of_run(
     return load(config.data, spec, root, image_size=config.image_size, limit=config.limit)
 
 
-def of_cifar10(held_out: Path | None = None, data_root: str | Path | None = None) -> OwnData:
-    """The images with which images of unknown origin are compared: CIFAR-10's, or a folder's.
+def of_images(
+    size: tuple[int, int],
+    held_out: Path | None = None,
+    training: Path | None = None,
+    data_root: str | Path | None = None,
+) -> OwnData:
+    """The images with which images from files are compared: CIFAR-10's, or those of two folders.
 
     Args:
-        held_out: a folder to compare with in place of CIFAR-10's test images.
+        size: (height, width) of the images.
+        held_out: a folder in place of CIFAR-10's test images; ``training`` is then one too.
+        training: a folder in place of CIFAR-10's training images.
         data_root: where CIFAR-10 is cached.
 
     Raises:
+        ValueError: one folder is given without the other, or they have an image in common.
         liquid_ode.data.DataError: images cannot be had.
     """
-    return load("cifar10", None if held_out is None else f"folder:{held_out}", data_root)
+    if (held_out is None) != (training is None):
+        raise ValueError(
+            "images from files are compared with CIFAR-10, or with the folders of --held-out and "
+            "--training: give both or neither"
+        )
+    if held_out is None:
+        return load("cifar10", None, data_root)
+    return load(f"folder:{training}", f"folder:{held_out}", None, image_size=size)
 
 
 def held_out_spec(run_dir: Path, config: TrainConfig, held_out: Path | None) -> str | None:
@@ -79,9 +95,13 @@ def held_out_spec(run_dir: Path, config: TrainConfig, held_out: Path | None) -> 
 
 
 def load(
-    data: str, held_out: str | None, root: str | Path | None, *, image_size: int = 32,
+    data: str,
+    held_out: str | None,
+    root: str | Path | None,
+    *,
+    image_size: int | str | Sequence[int] = 32,
     limit: int | None = None,
-) -> OwnData:  # fmt: skip
+) -> OwnData:
     """Both sets, checked to have no image in common."""
     training = load_images(data, root, image_size=image_size, limit=limit)
     if limit is not None:

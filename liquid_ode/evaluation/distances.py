@@ -49,10 +49,11 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
             f"a Fréchet distance in {width} features needs more than {width} images on each side, "
             f"got {fewest}: take more images"
         )
+    # Every process that evaluates has all its images: nothing is to be gathered from others.
     metric = FrechetInceptionDistance(_GivenFeatures(width), sync_on_compute=False)
     metric.update(reference.detach().cpu().double(), real=True)
     metric.update(features.detach().cpu().double(), real=False)
-    return float(metric.compute())
+    return max(0.0, float(metric.compute()))  # equal sets may come out below by their rounding
 
 
 def kernel_distance(
@@ -90,8 +91,7 @@ def kernel_distance(
     settings: dict[str, Any] = {
         "subsets": subsets,
         "subset_size": min(subset_size, fewest),
-        # Every process that evaluates has all its images: nothing is to be gathered from others.
-        "sync_on_compute": False,
+        "sync_on_compute": False,  # as above
     }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*save all extracted features")

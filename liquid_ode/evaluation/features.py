@@ -14,7 +14,8 @@ from liquid_ode.evaluation.classifier import Classifier
 from solvers.storage import StorageError, read_tensors
 
 WEIGHTS = Path(__file__).with_name("classifier.safetensors")
-SHA256 = "TO BE FILLED IN"
+SMALLEST = 8  # pixels a side
+SHA256 = "28929cf0ee4ba23b850291d46409f18bae8f4b98fe9727f7bddefbc147979ff2"
 
 
 class ImageFeatures(nn.Module):
@@ -75,6 +76,12 @@ class ClassifierFeatures(ImageFeatures):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        if min(height, width) < SMALLEST:
+            raise ValueError(
+                f"the classifier needs images of at least {SMALLEST} pixels a side, not "
+                f"{height}x{width}"
+            )
         x = to_model_range(images).contiguous(memory_format=torch.channels_last)
         return self.classifier.features(x)
 
@@ -101,9 +108,10 @@ class InceptionFeatures(ImageFeatures):
         super().__init__()
         from torchmetrics.image.fid import FrechetInceptionDistance
 
-        path = None if weights is None else str(weights)
+        # The option is passed only where it is needed: torchmetrics has it from 1.7 on.
+        options = {} if weights is None else {"feature_extractor_weights_path": str(weights)}
         try:
-            metric = FrechetInceptionDistance(2048, feature_extractor_weights_path=path)
+            metric = FrechetInceptionDistance(2048, **options)
         except ModuleNotFoundError as error:
             raise ValueError(
                 "the Inception network comes with torch-fidelity, which is not installed: "

@@ -37,6 +37,29 @@ def test_frechet_distance_in_closed_form() -> None:
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
 
 
+def test_a_model_that_draws_one_image_has_a_distance() -> None:
+    """The covariance of a collapsed set has rank 0; SciPy's root of it may be NaN or complex."""
+    a = draw(40, 5, 3)
+    one = a[:1].expand(40, -1)
+    wanted = (a[0] - a.mean(0)).square().sum() + a.T.cov().trace()
+    assert frechet_distance(one, a) == pytest.approx(float(wanted), rel=1e-6)
+    assert frechet_distance(one, one) >= 0
+
+
+def test_one_process_of_several_can_measure_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchmetrics would wait for the others, who do not come (its issue 2684)."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("another process was waited for")
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    for name in ("all_gather", "barrier", "all_reduce", "get_world_size"):
+        monkeypatch.setattr(torch.distributed, name, fail)
+    a, b = draw(30, 3, 1), draw(30, 3, 2)
+    assert frechet_distance(a, b) > 0
+    assert kernel_distance(a, b, subsets=2)[0] > 0
+
+
 def test_small_differences_far_from_the_origin_keep_their_digits() -> None:
     """Sums of squares in float32 would lose them: the mean is 1e4 times the deviation."""
     a, b = draw(400, 4, 1), draw(400, 4, 1) * 1.01
