@@ -15,7 +15,7 @@ from solvers.storage import StorageError, read_tensors
 
 WEIGHTS = Path(__file__).with_name("classifier.safetensors")
 SMALLEST = 8  # pixels a side
-SHA256 = "28929cf0ee4ba23b850291d46409f18bae8f4b98fe9727f7bddefbc147979ff2"
+SHA256 = "46cb2f906b03b5451ee52fb41b8cc29a18c81d7cd18567a033f4cbc10a0fc7f0"
 
 
 class ImageFeatures(nn.Module):
