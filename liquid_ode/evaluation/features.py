@@ -60,7 +60,8 @@ class ClassifierFeatures(ImageFeatures):
     """What the last layer of the project's own classifier of CIFAR-10 sees: 192 numbers.
 
     The Fréchet distance in them is called **FD-cnn**: it compares only with other FD-cnn, never
-    with a published FID.
+    with a published FID. The classifier names the class of 90.41% of the test images. Its file,
+    whose SHA-256 is ``features.SHA256``, was made by ``examples/studies/train_classifier.py``.
 
     Args:
         classifier: another classifier; by default the one that the package ships.
@@ -109,7 +110,9 @@ class InceptionFeatures(ImageFeatures):
         from torchmetrics.image.fid import FrechetInceptionDistance
 
         # The option is passed only where it is needed: torchmetrics has it from 1.7 on.
-        options = {} if weights is None else {"feature_extractor_weights_path": str(weights)}
+        options: dict[str, Any] = (
+            {} if weights is None else {"feature_extractor_weights_path": str(weights)}
+        )
         try:
             metric = FrechetInceptionDistance(2048, **options)
         except ModuleNotFoundError as error:
