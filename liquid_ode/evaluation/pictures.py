@@ -125,7 +125,7 @@ def plot_metrics(metrics_path: str | Path, out: str | Path) -> Path:
     axes.plot(steps, losses, color="#9db8d2", linewidth=1, marker="o" if few else None,
               markersize=4, label="mean of each interval")  # fmt: skip
     if not few:
-        axes.plot(steps, _smooth(losses), color="#1f4e79", linewidth=2, label="smoothed")
+        axes.plot(steps, smoothed(losses), color="#1f4e79", linewidth=2, label="smoothed")
     axes.set(xlabel="optimizer step", ylabel="training loss (log scale)", yscale="log")
     last = records[-1]
     axes.set_title(f"loss {last['loss']:.4g} at step {last['step']:,}", loc="left")
@@ -137,7 +137,7 @@ def plot_metrics(metrics_path: str | Path, out: str | Path) -> Path:
     return save_figure(figure, out)
 
 
-def _smooth(values: Sequence[float]) -> list[float]:
+def smoothed(values: Sequence[float]) -> list[float]:
     """Average over neighbours on both sides with Gaussian weights, over fewer near the start."""
     series = torch.tensor(values, dtype=torch.float64)
     places = torch.arange(len(values), dtype=torch.float64)
