@@ -84,6 +84,11 @@ class Guidance:
         if self.scale == 1:
             return
         if self.weak is None:
+            if num_classes is None:
+                raise ValueError(
+                    f"guidance_scale={self.scale} guides towards a class, and the model has no "
+                    "classes: leave it at 1.0, or guide by a weaker model"
+                )
             if labels is None:
                 raise ValueError(
                     f"guidance_scale={self.scale} needs class_labels to guide towards; "

@@ -9,8 +9,11 @@ from torch import nn
 
 from liquid_ode.diffusion import (
     DDIM,
+    DDPM,
     CosineSchedule,
+    DPMSolver,
     GaussianDiffusion,
+    KarrasHeun,
     LinearSchedule,
     ProbabilityFlow,
     SeededNoise,
@@ -19,7 +22,14 @@ from liquid_ode.diffusion import (
 )
 from solvers import Euler
 
-SAMPLERS = [DDIM(5), DDIM(5, eta=1.0), ProbabilityFlow(Euler(steps=5))]
+SAMPLERS = [
+    DDIM(5),
+    DDIM(5, eta=1.0),
+    DDPM(5, variance=1.0),
+    DPMSolver(5),
+    KarrasHeun(3, churn=2.0),
+    ProbabilityFlow(Euler(steps=5)),
+]
 
 
 class ConvStub(nn.Module):
@@ -166,6 +176,27 @@ def test_callback_sees_every_evaluation(sampler):
     assert torch.equal(seen[-1].x0, out[2:])  # the last estimate is the image
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
+def test_evaluations_of_each_image_are_returned(sampler):
+    diffusion = make()
+    drawn = sampler.draw(diffusion, 3, batch_size=2)
+    assert drawn.evaluations.tolist() == [len(diffusion.model.calls) // 2] * 3  # two batches
+    assert torch.equal(drawn.images, sampler.sample(diffusion, 3, batch_size=2))
+
+
+def test_evaluations_are_those_of_the_method():
+    counts = {
+        DDIM(7): 7,
+        DDPM(): 1000,
+        DPMSolver(7): 7,
+        KarrasHeun(7): 13,
+        KarrasHeun(7, churn=3.0): 13,
+        KarrasHeun(1): 1,
+    }
+    for sampler, count in counts.items():
+        assert sampler.draw(make(), 1).evaluations.tolist() == [count]
+
+
 def test_image_shape():
     diffusion = GaussianDiffusion(ConvStub(image_shape=None))
     assert DDIM(1).sample(diffusion, 1).shape == (1, 3, 32, 32)
@@ -226,10 +257,14 @@ def test_timesteps_are_the_trailing_ones():
         (lambda: DDIM(2.0), "steps must be a whole number"),
         (lambda: DDIM(eta=-0.1), r"eta must lie in \[0, 1\]"),
         (lambda: DDIM(eta=math.nan), r"eta must lie in \[0, 1\]"),
+        (lambda: DDPM(variance=2), r"variance must lie in \[0, 1\]"),
+        (lambda: KarrasHeun(churn=-1.0), "churn must be at least 0"),
+        (lambda: KarrasHeun(churn=1.0, churn_range=(2.0, 1.0)), "churn_range must be"),
+        (lambda: KarrasHeun(churn=1.0, churn_noise=math.nan), "churn_noise must be"),
         (lambda: DDIM(11).sample(make(schedule=CosineSchedule(10)), 1), "at most 10"),
     ],
 )
-def test_bad_ddim(make_sampler, message):
+def test_bad_samplers(make_sampler, message):
     with pytest.raises(ValueError, match=message):
         make_sampler()
 
@@ -294,9 +329,9 @@ def test_a_perfect_denoiser_gives_the_image():
             return torch.full_like(x, 0.25)
 
     diffusion = GaussianDiffusion(Knows(), prediction="x0")
-    for sampler in (DDIM(3), DDIM(3, eta=1.0), ProbabilityFlow()):
+    for sampler in (DDIM(3), DDPM(3), DPMSolver(3), KarrasHeun(3), ProbabilityFlow()):
         out = sampler.sample(diffusion, 2, image_shape=(3, 4, 4))
-        assert torch.equal(out, torch.full((2, 3, 4, 4), 0.25))
+        assert torch.equal(out, torch.full((2, 3, 4, 4), 0.25)), sampler
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
