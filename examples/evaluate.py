@@ -16,10 +16,16 @@ from pathlib import Path
 
 import torch
 
-from liquid_ode.diffusion import DDIM, Guidance
 from liquid_ode.evaluation import ClassifierFeatures, ImageFeatures, InceptionFeatures
+from liquid_ode.sampling.options import choose_sampler
+from liquid_ode.sampling.parser import add_drawing
 from liquid_ode.training.cli import run_reporting_errors
-from liquid_ode.training.machine import PRECISIONS, keep_freed_memory
+from liquid_ode.training.machine import (
+    PRECISIONS,
+    keep_freed_memory,
+    resolve_device,
+    resolve_precision,
+)
 from studies import evaluation
 from studies.evaluation_tables import tables
 
@@ -35,9 +41,6 @@ def make_parser() -> argparse.ArgumentParser:
         "-n", type=int, default=10000, metavar="N",
         help="images to sample of each run; 0 measures the held-out loss alone (default: 10000)",
     )  # fmt: skip
-    add("--steps", type=int, default=50, metavar="N", help="DDIM steps (default: 50)")
-    add("--eta", type=float, default=0.0, metavar="X", help="noise of DDIM, 0 to 1 (default: 0)")
-    add("--guidance-scale", type=float, default=1.0, metavar="X", help="(default: 1, none)")
     add("--seed", type=int, default=0, metavar="N", help="of all that is drawn (default: 0)")
     add(
         "--weights", default="ema", metavar="NAME",
@@ -66,6 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
     add("--precision", choices=PRECISIONS, default="auto", help="of the sampling (default: auto)")
     add("--json", type=Path, metavar="FILE", help="also write all records here")
+    add_drawing(parser)
     return parser
 
 
@@ -89,20 +93,20 @@ def evaluate(options: argparse.Namespace) -> None:
         if options.inception is None
         else InceptionFeatures(options.inception or None)
     )
+    device = resolve_device(options.device)
+    options.precision = resolve_precision(options.precision, device)
+    choose_sampler(options)  # after which the options hold the number of steps that it takes
     plan = evaluation.Plan(
-        DDIM(options.steps, eta=options.eta),
-        f"ddim{options.steps}" + (f"-eta{options.eta:g}" if options.eta else ""),
+        options,
         n=options.n,
         seed=options.seed,
-        guidance=Guidance(options.guidance_scale),
-        weights=options.weights,
         held_out=options.held_out,
         training=options.training,
         data_root=options.data_root,
         neighbours=options.neighbours,
         batch_size=options.batch_size,
-        device=options.device,
-        precision=options.precision,
+        device=device,
+        title=features.title,
     )
     records = evaluation.evaluate_all(options.sources, plan, features)
     print(tables(records))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
@@ -15,10 +16,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from liquid_ode.data import ImageSet, load_folder
+from liquid_ode.data import load_folder
 from liquid_ode.data.listing import list_images
-from liquid_ode.diffusion import GaussianDiffusion, Guidance, Sampled, Sampler
 from liquid_ode.evaluation import (
+    ClassifierFeatures,
     ImageFeatures,
     Neighbours,
     Yardstick,
@@ -27,11 +28,13 @@ from liquid_ode.evaluation import (
     plot_neighbours,
     quantised,
 )
-from liquid_ode.training import load_config, load_run
-from liquid_ode.training.machine import autocast, resolve_device, resolve_precision
+from liquid_ode.sampling import Batch
+from liquid_ode.sampling.cli import Job, prepare
+from liquid_ode.sampling.options import given, name_of
+from liquid_ode.training.machine import autocast
 from solvers.storage import write_atomically
 from studies.machine import environment
-from studies.run_data import OwnData, classes_in_turn, of_images, of_run
+from studies.run_data import OwnData, of_images, of_run
 
 Record = dict[str, Any]
 NEIGHBOURS = 4  # drawn beside each sample
@@ -42,41 +45,34 @@ class Plan:
     """What is measured, and how: the same for all that one table compares.
 
     Attributes:
-        sampler: draws the images of a run.
-        name: of the sampler and its settings, in the names of files.
+        drawing: the options of ``examples/sample.py``: what draws the images of a run.
         n: images to draw of each run; 0 measures the held-out loss alone.
         seed: of the first image, the noise of the loss, and the subsets of the KID.
-        guidance: strength, of a class-conditional run.
-        weights: which of a run's weights.
         held_out: a folder of held-out images, for runs that were trained on a folder.
         training: a folder of training images, for images from files; a run has its own.
         data_root: where CIFAR-10 is cached; by default where each run found it.
         neighbours: samples to draw beside their nearest training images.
         batch_size: images at a time.
-        device, precision: of the model.
+        device: where the models are.
+        title: of the distance that is measured.
     """
 
-    sampler: Sampler
-    name: str
+    drawing: argparse.Namespace
     n: int = 10000
     seed: int = 0
-    guidance: Guidance = Guidance(1.0)
-    weights: str = "ema"
     held_out: Path | None = None
     training: Path | None = None
     data_root: str | None = None
     neighbours: int = 8
     batch_size: int = 250
-    device: str | None = None
-    precision: str = "auto"
+    device: torch.device = torch.device("cpu")
+    title: str = ClassifierFeatures.title
 
     @property
     def label(self) -> str:
         """What made a record, as a part of its file's name."""
-        parts = [self.name, f"n{self.n}", f"seed{self.seed}"]
-        if self.weights != "ema":
-            parts.insert(0, self.weights)
-        return "-".join(parts)
+        other = "" if self.title == ClassifierFeatures.title else f"{self.title}-".lower()
+        return other + name_of(self.drawing).removeprefix("samples-")
 
 
 def is_run(path: Path) -> bool:
@@ -93,8 +89,8 @@ def evaluate_all(sources: Sequence[Path], plan: Plan, features: ImageFeatures) -
         ValueError: sources that cannot be compared, or cannot be measured as planned.
         OSError: a record or a picture could not be written.
     """
-    given = {path: read_images(path) for path in sources if not is_run(path)}
-    data = {path: own_data(path, plan, given.get(path)) for path in sources}
+    files = {path: read_images(path) for path in sources if not is_run(path)}
+    data = {path: own_data(path, plan, files.get(path)) for path in sources}
     kinds = {found.kind: path for path, found in data.items()}
     if len(kinds) > 1:
         (first, one), (second, other), *_ = kinds.items()
@@ -103,21 +99,23 @@ def evaluate_all(sources: Sequence[Path], plan: Plan, features: ImageFeatures) -
             "different references cannot stand in one table; evaluate them apart"
         )
     own = next(iter(data.values()))
+    for path in filter(is_run, sources):
+        prepare(path, plan.drawing, plan.device)  # what is wrong with it is said before any work
     if 0 < plan.n <= features.num_features and any(is_run(path) for path in sources):
         raise ValueError(
             f"{features.title} is a distance in {features.num_features} features and needs more "
             f"than {features.num_features} images, got -n {plan.n}"
         )
-    ruler = Ruler(own, features, plan) if plan.n or given else None
+    ruler = Ruler(own, features, plan) if plan.n or files else None
     records = []
     for path in sources:
         record: Record = {"source": str(path)}
-        images = given.get(path)
+        images = files.get(path)
         if is_run(path):
             record, images = measure_run(path, plan, own)
         if images is not None and ruler is not None:
             record |= ruler.measure(images, beside(path, "neighbours", plan, "png"), plan)
-        record["environment"] = environment(resolve_device(plan.device))
+        record["environment"] = environment(plan.device)
         record["record"] = str(beside(path, "evaluation", plan, "json"))
         save(Path(record["record"]), record)
         records.append(record)
@@ -183,10 +181,9 @@ class Ruler:
     """The yardstick of one kind of data, and its training images' features for the neighbours."""
 
     def __init__(self, own: OwnData, features: ImageFeatures, plan: Plan) -> None:
-        device = resolve_device(plan.device)
         self.own = own
         self.yardstick = Yardstick(
-            own.held_out, own.training, features=features, device=device, seed=plan.seed
+            own.held_out, own.training, features=features, device=plan.device, seed=plan.seed
         )
         self._training: Tensor | None = None
         self._usual: float | None = None
@@ -224,45 +221,48 @@ class Ruler:
 
 def measure_run(path: Path, plan: Plan, own: OwnData) -> tuple[Record, Tensor | None]:
     """What is measured of a run's model: its loss, and what its samples cost; and the samples."""
-    device = resolve_device(plan.device)
-    config = load_config(path)
-    diffusion = load_run(path, weights=plan.weights, device=device)
+    job = prepare(path, plan.drawing, plan.device)
     record: Record = {
         "source": str(path),
-        "model": config.model,
-        "weights": plan.weights,
-        "parameters": sum(parameter.numel() for parameter in diffusion.parameters()),
+        "model": job.config.model,
+        "weights": plan.drawing.weights,
+        "parameters": sum(parameter.numel() for parameter in job.diffusion.parameters()),
         "held_out": own.held_out.name,
-        "loss": denoising_loss(diffusion, own.held_out, seed=plan.seed).to_dict(),
+        "loss": denoising_loss(job.diffusion, own.held_out, seed=plan.seed).to_dict(),
     }
     if not plan.n:
         return record, None
     began = time.perf_counter()
-    with autocast(device, resolve_precision(plan.precision, device)):
-        drawn = draw(diffusion, plan, own.training)
-    record |= {
-        "sampler": repr(plan.sampler),
-        "guidance": plan.guidance.scale,
-        "evaluations": round(float(drawn.evaluations.double().mean()), 2),
+    with autocast(plan.device, plan.drawing.precision):
+        images, evaluations = draw(job, plan)
+    return record | {
+        "sampler": repr(job.sampler),
+        "guidance": repr(job.guidance),
+        "cells": cells_of(plan.drawing),
+        "evaluations": round(evaluations, 2),
         "seconds_sampling": round(time.perf_counter() - began, 1),
-    }
-    return record, drawn.images.cpu()
+    }, images
 
 
-def draw(diffusion: GaussianDiffusion, plan: Plan, like: ImageSet) -> Sampled:
-    """Images ``(n, C, H, W)`` in [-1, 1], of the classes in turn where there are classes."""
-    labels = classes_in_turn(plan.n, diffusion.num_classes)
+def draw(job: Job, plan: Plan) -> tuple[Tensor, float]:
+    """Images ``(n, C, H, W)`` as uint8, and the mean evaluations of the denoiser for one."""
+    seeds, labels = list(range(plan.seed, plan.seed + plan.n)), job.labels(plan.n)
+    images, evaluations = [], []
     with tqdm(total=plan.n, unit="image", disable=not sys.stderr.isatty()) as bar:
-        return plan.sampler.draw(
-            diffusion,
-            plan.n,
-            seeds=plan.seed,
-            class_labels=labels,
-            guidance=plan.guidance,
-            batch_size=plan.batch_size,
-            image_shape=like.image_shape,
-            callback=lambda progress: bar.update(progress.first_image - bar.n) and None,
-        )
+        for first in range(0, plan.n, plan.batch_size):
+            part = slice(first, first + plan.batch_size)
+            batch = Batch(first, seeds[part], None if labels is None else labels[part])
+            drawn = job.draw(batch, lambda progress: None)
+            images.append(quantised(drawn.images).cpu())
+            evaluations.append(drawn.evaluations)
+            bar.update(len(batch.seeds))
+    return torch.cat(images), float(torch.cat(evaluations).double().mean())
+
+
+def cells_of(drawing: argparse.Namespace) -> Record:
+    """The options of the cells' solver that were given, in place of the run's own."""
+    names = given(drawing, "solver", "solver_option", "solver_steps", "rtol", "atol")
+    return {name: getattr(drawing, name) for name in names}
 
 
 def save(path: Path, record: Any) -> None:

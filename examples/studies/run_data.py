@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from liquid_ode.data import ImageSet, load_images
 from liquid_ode.training import TrainConfig, load_config
 
@@ -131,8 +129,3 @@ def some(data: ImageSet, n: int) -> ImageSet:
     """The first ``n`` images, or all."""
     labels = None if data.labels is None else data.labels[:n]
     return ImageSet(data.images[:n], labels, data.class_names, data.name)
-
-
-def classes_in_turn(n: int, num_classes: int | None) -> torch.Tensor | None:
-    """Labels 0, 1, … in turn, ``(n,)``; None for a model without classes."""
-    return None if num_classes is None else torch.arange(n) % num_classes

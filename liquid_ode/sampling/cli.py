@@ -52,14 +52,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @dataclass
-class _Job:
-    """What the options come to."""
+class Job:
+    """What the options come to for one run."""
 
+    config: TrainConfig
     diffusion: GaussianDiffusion
     sampler: Sampler
     guidance: Guidance
-    labels: list[int] | None
-    image_shape: tuple[int, int, int]
+    classes: list[int] | None
+    """which the images have in turn"""
+    class_names: list[str] | None
+
+    def labels(self, n: int) -> list[int] | None:
+        """Of ``n`` images; None where the model has no classes."""
+        if self.classes is None:
+            return None
+        return [self.classes[i % len(self.classes)] for i in range(n)]
 
     def draw(self, batch: Batch, callback: Callable[[Progress], None]) -> Sampled:
         return self.sampler.draw(
@@ -68,7 +76,7 @@ class _Job:
             seeds=batch.seeds,
             class_labels=batch.labels,
             guidance=self.guidance,
-            image_shape=self.image_shape,
+            image_shape=self.config.image_shape,
             callback=callback,
         )
 
@@ -85,33 +93,17 @@ def sample(options: argparse.Namespace) -> None:
         if getattr(options, name) < 1:
             raise ValueError(f"{given_as} must be at least 1, not {getattr(options, name)}")
     run = RunDirectory(options.run_dir)
-    config, facts = run.read_record()
     device = resolve_device(options.device)
     options.precision = resolve_precision(options.precision, device)
-    sampler = choose_sampler(options)
-    diffusion = load_run(
-        options.run_dir,
-        solver=choose_solver(config, options),
-        solver_steps=options.solver_steps,
-        weights=options.weights,
-        device=device,
-    )
-    names = facts["data"].get("class_names")
-    classes = choose_classes(options.class_label, diffusion.num_classes, names)
-    job = _Job(
-        diffusion,
-        sampler,
-        choose_guidance(options, diffusion),
-        None if classes is None else [classes[i % len(classes)] for i in range(options.n)],
-        config.image_shape,
-    )
+    job = prepare(options.run_dir, options, device)
+    config, classes, names = job.config, job.classes, job.class_names
     weights = zlib.crc32(run.weights(options.weights).read_bytes())
     outputs = open_outputs(options, _record(options, config, job, classes, weights))
 
     solver = f", solver {options.solver or config.solver}" if config.has_cells else ""
     print(f"model    {config.model} of {options.run_dir} ({options.weights} weights){solver}")
     number = "float32" if options.precision == "no" else options.precision
-    print(f"sampler  {sampler}, {device}, {number}")
+    print(f"sampler  {job.sampler}, {device}, {number}")
     if options.class_label and classes is not None:
         print(f"classes  {', '.join(f'{k} {names[k]}' if names else str(k) for k in classes)}")
     began = time.perf_counter()
@@ -119,6 +111,27 @@ def sample(options: argparse.Namespace) -> None:
     _print_cost(options, job.guidance, evaluations, time.perf_counter() - began)
     for kind, output in outputs:
         print(f"{kind:<8} {output.finish()}")
+
+
+def prepare(run_dir: Path, options: argparse.Namespace, device: torch.device) -> Job:
+    """What the options of :func:`liquid_ode.sampling.parser.add_drawing` come to for a run.
+
+    Raises:
+        ValueError: an option has a bad value, or no effect.
+        CheckpointError: there is no run, or it is broken.
+    """
+    config, facts = RunDirectory(run_dir).read_record()
+    sampler = choose_sampler(options)
+    diffusion = load_run(
+        run_dir,
+        solver=choose_solver(config, options),
+        solver_steps=options.solver_steps,
+        weights=options.weights,
+        device=device,
+    )
+    names = facts["data"].get("class_names")
+    classes = choose_classes(options.class_label, diffusion.num_classes, names)
+    return Job(config, diffusion, sampler, choose_guidance(options, diffusion), classes, names)
 
 
 def choose_solver(config: TrainConfig, options: argparse.Namespace) -> solvers.Solver | None:
@@ -146,7 +159,7 @@ def choose_solver(config: TrainConfig, options: argparse.Namespace) -> solvers.S
 def _record(
     options: argparse.Namespace,
     config: TrainConfig,
-    job: _Job,
+    job: Job,
     classes: list[int] | None,
     weights: int,
 ) -> dict[str, Any]:
@@ -192,7 +205,7 @@ def open_outputs(options: argparse.Namespace, record: dict[str, Any]) -> list[tu
 
 def _draw_all(
     options: argparse.Namespace,
-    job: _Job,
+    job: Job,
     outputs: Sequence[tuple[str, Output]],
     precision: AbstractContextManager[Any],
 ) -> Tensor:
@@ -214,9 +227,8 @@ def _draw_all(
             return drawn
 
         with torch.no_grad():
-            return sample_to(
-                [output for _, output in outputs], seeds, job.labels, options.batch_size, draw
-            )
+            made = [output for _, output in outputs]
+            return sample_to(made, seeds, job.labels(options.n), options.batch_size, draw)
 
 
 def _print_cost(

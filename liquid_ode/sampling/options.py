@@ -237,7 +237,7 @@ def name_of(options: argparse.Namespace) -> str:
         value = getattr(options, name)
         if value not in (None, [], _UNSAID.get(name)):
             words.append(word + "-".join(_text(each) for each in _flat(value)))
-    words += ["raw"] if options.weights == "model" else []
+    words += {"ema": [], "model": ["raw"]}.get(options.weights, [options.weights])
     words += [f"seed{options.seed}"]
     words += [f"n{options.n}"] if options.n != 64 else []
     text = re.sub(r"[^\w.+-]+", "-", "-".join(words))

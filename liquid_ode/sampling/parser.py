@@ -27,6 +27,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--weights", choices=["ema", "model"], default="ema",
         help="averaged weights, or those of the last step (default: ema)",
     )  # fmt: skip
+    add_drawing(parser)
+    _add_output(parser.add_argument_group("output and speed"))
+    return parser
+
+
+def add_drawing(parser: argparse.ArgumentParser) -> None:
+    """The options of sampler, guidance and solver of the cells, the same in all commands."""
     _add_sampler(parser.add_argument_group("sampler"))
     _add_guidance(parser.add_argument_group("classes and guidance"))
     cells = parser.add_argument_group("solver of the cells")
@@ -39,8 +46,6 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_solver_steps(cells, "the run's own")
     add_tolerances(cells)
-    _add_output(parser.add_argument_group("output and speed"))
-    return parser
 
 
 def _solver_names() -> str:

@@ -61,7 +61,7 @@ def test_a_run_is_measured_on_its_own_kind_of_data(
     arguments = ["-n", str(N), "--steps", "2", "--device", "cpu", "--held-out", str(folders[1])]
     assert script.main([str(run), *arguments]) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
-    record = record_of(run / f"evaluation-ddim2-n{N}-seed0.json")
+    record = record_of(run / f"evaluation-ddim-steps2-seed0-n{N}.json")
 
     training, held_out = (load_folder(folder, image_size=8) for folder in folders)
     diffusion = load_run(run, device="cpu")

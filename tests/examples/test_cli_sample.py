@@ -203,7 +203,7 @@ def test_bulk_goes_on_where_it_was_stopped(
     arguments = [str(run), "-n", "7", "--steps", "2", "--batch-size", "3", "--precision", "no"]
     whole, broken = tmp_path / "whole.npz", tmp_path / "broken.npz"
     assert script.main([*arguments, "--npz", str(whole)]) == 0
-    draw, calls = cli._Job.draw, []
+    draw, calls = cli.Job.draw, []
 
     def fail_at_the_second(*given: object) -> object:
         calls.append(given)
@@ -212,7 +212,7 @@ def test_bulk_goes_on_where_it_was_stopped(
         return draw(*given)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(cli._Job, "draw", fail_at_the_second)
+        patch.setattr(cli.Job, "draw", fail_at_the_second)
         assert script.main([*arguments, "--npz", str(broken)]) == 130
         assert not broken.exists()
     capsys.readouterr()
