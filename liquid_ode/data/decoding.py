@@ -19,6 +19,7 @@ Pixels: TypeAlias = npt.NDArray[np.uint8]  # (C, H, W)
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _TURNED = (5, 6, 7, 8)  # the EXIF orientations that exchange height and width
 _ORIENTATION = 0x0112
+_BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF; photometric 0 says that white is 0
 
 
 def read_image(file: Path, size: tuple[int, int], channels: int) -> Pixels:
@@ -32,6 +33,8 @@ def read_image(file: Path, size: tuple[int, int], channels: int) -> Pixels:
     from PIL import Image
 
     try:
+        if file.exists() and not file.is_file():
+            raise DataError("not a plain file. Move it out")  # a pipe would wait for a writer
         with Image.open(file) as opened:
             if opened.format == "JPEG":
                 opened.draft(None, _draft_size(opened, size))
@@ -70,8 +73,7 @@ def fitted(image: Image.Image, size: tuple[int, int] | None, channels: int) -> P
     """
     from PIL import Image, ImageOps
 
-    kind = image.format
-    upright = _with_channels(_eight_bits(ImageOps.exif_transpose(image), kind), channels)
+    upright = _with_channels(ImageOps.exif_transpose(_eight_bits(image)), channels)
     if size is not None:
         upright = upright.resize(
             size[::-1], Image.Resampling.BICUBIC, box=_central(upright.size, size)
@@ -114,13 +116,27 @@ def _draft_size(image: Image.Image, size: tuple[int, int]) -> tuple[int, int]:
     return int(image.width / shrink), int(image.height / shrink)
 
 
-def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The image with 8 bits a channel; grey of more bits is scaled from all of their range.
+
+    (Pillow leaves such grey as it is in the file, whose tags say what its black and white are.)
+    """
     from PIL import Image
 
     # Pillow before 11 gives 16-bit PNG as "I", which elsewhere is 32 bits without a known white.
-    if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PNG"):
-        values = np.asarray(image).astype(np.float32)  # 0 to 65535
-        return Image.fromarray((values / 257).round().astype(np.uint8))
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        values = np.asarray(image).astype(np.float32)  # 0 to 65535, loaded: TIFF is upright now
+        tags = getattr(image, "tag_v2", {})
+        white = 2.0 ** tags.get(_BITS, (16,))[0] - 1
+        levels = (values * (255 / white)).round().clip(0, 255).astype(np.uint8)
+        grey = Image.fromarray(255 - levels if tags.get(_PHOTOMETRIC) == 0 else levels)
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):  # the one value that is transparent
+            alpha = np.where(values == clear, 0, 255).astype(np.uint8)
+            grey = Image.merge("LA", (grey, Image.fromarray(alpha)))
+        if not hasattr(image, "tag_v2"):
+            grey.info["exif"] = image.info.get("exif", b"")
+        return grey
     if image.mode.startswith(("I", "F")):
         raise DataError(
             f"not of 8 or 16 bits a channel but of pixel mode {image.mode!r}, whose white is not "

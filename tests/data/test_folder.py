@@ -152,59 +152,6 @@ def test_grey_is_the_luma_of_colours(tmp_path: Path) -> None:
     assert [images[i].unique().tolist() for i in range(2)] == [[luma], [255]]
 
 
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_sixteen_bits_are_scaled(tmp_path: Path, suffix: str) -> None:
-    values = np.array([[0, 128, 257, 1000], [30000, 40000, 65400, 65535]], np.uint16)
-    Image.fromarray(values).save(tmp_path / f"a.{suffix}")
-    images = load_folder(tmp_path, image_size="2x4").images
-    expected = [0, 0, 1, 4, 117, 156, 254, 255]  # of x / 257
-    assert images[0].flatten(1).tolist() == [expected] * 3
-
-
-def test_only_the_first_frame_of_an_animation_is_read(tmp_path: Path) -> None:
-    frames = [Image.new("L", (8, 8), value) for value in (10, 200)]
-    for name in ("a.gif", "b.tif", "c.png"):
-        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
-    assert load_folder(tmp_path, image_size=8).images.unique().tolist() == [10]
-
-
-@pytest.mark.parametrize("orientation", [1, 6])
-def test_a_large_jpeg_is_read_at_a_smaller_scale(tmp_path: Path, orientation: int) -> None:
-    rows, columns = np.mgrid[0:1024, 0:2048]
-    smooth = np.stack([rows / 4, columns / 8, 255 - rows / 4], -1).astype(np.uint8)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    picture = Image.fromarray(smooth)
-    picture.save(tmp_path / "a.jpg", quality=95, exif=exif)
-    size = (32, 64) if orientation == 1 else (64, 32)
-    if orientation == 6:  # to be turned by 90° clockwise
-        picture = picture.transpose(Image.Transpose.ROTATE_270)
-    exact = np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC)).astype(int)
-    image = load_folder(tmp_path, image_size=size).images[0].permute(1, 2, 0).numpy()
-    assert np.abs(image - exact).max() <= 3
-    fast, slow = decoding_sizes(tmp_path / "a.jpg", size)
-    assert slow == 1024 * 2048
-    assert fast == slow // 8**2  # and still twice the result's sides, at least
-
-
-def decoding_sizes(file: Path, size: tuple[int, int]) -> tuple[int, int]:
-    """Pixels that are decoded for images of ``size``, and pixels of the file."""
-    seen = []
-
-    with Image.open(file) as image:
-        whole = image.width * image.height
-        load = type(image).load
-
-        def spying(self: Image.Image) -> object:
-            seen.append(self.width * self.height)
-            return load(self)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(type(image), "load", spying)
-            load_folder(file.parent, image_size=size)
-    return seen[0], whole
-
-
 @pytest.mark.parametrize("kind", ["truncated", "text", "empty", "float", "vanished"])
 def test_a_broken_file_is_named(tmp_path: Path, kind: str) -> None:
     save(noise(3, 32, 32), tmp_path / "a-good.png")
