@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -201,9 +202,18 @@ class LearnedSampler(nn.Module, Sampler):
             sampler.check(diffusion)
         return sampler
 
+    @property
+    def digest(self) -> str:
+        """A checksum of its numbers: two samplers of one digest make the same images."""
+        numbers = nn.utils.parameters_to_vector(self.parameters()).detach().cpu().float()
+        return f"{zlib.crc32(numbers.numpy().tobytes()):08x}"
+
     def __repr__(self) -> str:
         first, last = (float(self.levels()[i]) for i in (0, -1))
-        return f"LearnedSampler({self.evaluations} evaluations, sigma {first:.3g} to {last:.3g})"
+        return (
+            f"LearnedSampler({self.evaluations} evaluations, sigma {first:.3g} to {last:.3g}, "
+            f"{self.digest})"
+        )
 
     __eq__ = object.__eq__  # its numbers are tensors
     __hash__ = object.__hash__

@@ -19,6 +19,7 @@ from liquid_ode.diffusion import (
     Guidance,
     KarrasGrid,
     KarrasHeun,
+    LearnedSampler,
     LogSNRGrid,
     LogSNRPath,
     ProbabilityFlow,
@@ -40,6 +41,7 @@ OWN_OPTIONS = {
     "heun": ["churn"],
 }  # fmt: skip
 SAMPLERS = list(OWN_OPTIONS)
+LEARNED = "learned:"  # before the path of a file that examples/train_sampler.py wrote
 GRIDS = ["trailing", "karras", "log-snr"]
 _USUAL = {"ddim": "trailing", "ddpm": "trailing", "dpm-solver++": "log-snr", "heun": "karras"}
 _STEPS = {"ddim": 50, "dpm-solver++": 20, "heun": 18, "probability-flow": 50}
@@ -82,6 +84,15 @@ def choose_sampler(options: argparse.Namespace) -> Sampler:
         ValueError: an option has a bad value, or no effect on this sampler.
     """
     name = options.sampler
+    if name.startswith(LEARNED):
+        own = [option for options_of_one in OWN_OPTIONS.values() for option in options_of_one]
+        names = ["steps", "grid", "rho", "sigma_max", *_LISTS, *own]
+        refuse(options, names, "with a learned sampler, whose steps are fixed")
+        return LearnedSampler.load(name.removeprefix(LEARNED))
+    if name not in SAMPLERS:
+        raise ValueError(
+            f"--sampler must be one of {', '.join(SAMPLERS)} or {LEARNED}PATH, not {name!r}"
+        )
     for other, own in OWN_OPTIONS.items():
         if other != name:
             refuse(options, own, f"with --sampler {name}, but with --sampler {other}")

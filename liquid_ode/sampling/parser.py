@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import solvers
-from liquid_ode.sampling.options import GRIDS, SAMPLERS
+from liquid_ode.sampling.options import GRIDS, LEARNED, SAMPLERS
 from liquid_ode.training.cli import TOLERANCES, add_solver_steps, add_tolerances, key_value
 from liquid_ode.training.machine import PRECISIONS
 
@@ -54,7 +54,11 @@ def _solver_names() -> str:
 
 def _add_sampler(group: Any) -> None:
     add = group.add_argument
-    add("--sampler", choices=SAMPLERS, default="ddim", help="(default: ddim)")
+    add(
+        "--sampler", default="ddim", metavar="NAME",
+        help=f"one of {', '.join(SAMPLERS)}, or {LEARNED}PATH, a file of "
+        "examples/train_sampler.py (default: ddim)",
+    )  # fmt: skip
     add(
         "--steps", type=int, metavar="N",
         help="steps of the sampler (default: 50 of ddim and probability-flow, 20 of dpm-solver++, "

@@ -200,7 +200,12 @@ def test_images_depend_on_seed_and_label_and_not_on_the_batch():
 def test_it_says_where_it_starts():
     sampler = LearnedSampler(SIGMAS)
     assert sampler.first_sigma(CosineSchedule()) == pytest.approx(60.0)
-    assert repr(sampler) == "LearnedSampler(6 evaluations, sigma 60 to 0.05)"
+    assert repr(sampler).startswith("LearnedSampler(6 evaluations, sigma 60 to 0.05, ")
+
+
+def test_its_text_tells_it_from_others():
+    """A grid of images is not written over that of another sampler, by this text."""
+    assert repr(shaken(1)) == repr(shaken(1)) != repr(shaken(2))
 
 
 # Files
