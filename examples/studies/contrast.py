@@ -20,21 +20,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from liquid_ode.diffusion import GaussianDiffusion, Sampler
-from liquid_ode.evaluation import ClassifierFeatures, Yardstick
+from liquid_ode.evaluation import ClassifierFeatures, Scores, Yardstick
 from liquid_ode.evaluation.pixels import PixelStatistics
-from liquid_ode.sampling.options import choose_guidance, choose_sampler
+from liquid_ode.sampling.cli import prepare
 from liquid_ode.sampling.parser import make_parser
-from liquid_ode.training import load_run
 from liquid_ode.training.cli import run_reporting_errors
-from liquid_ode.training.machine import keep_freed_memory, resolve_device
+from liquid_ode.training.machine import (
+    autocast,
+    keep_freed_memory,
+    resolve_device,
+    resolve_precision,
+)
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # examples/, where studies is
+from studies.evaluation import Plan, draw
 from studies.evaluation_tables import as_table
 from studies.machine import environment
-from studies.run_data import OwnData, classes_in_turn, of_run
+from studies.run_data import of_run
 
 SETTINGS = [
     "--steps 50",
@@ -76,20 +78,23 @@ def main(given: Sequence[str] | None = None) -> int:
 def study(options: argparse.Namespace) -> None:
     keep_freed_memory()
     device = resolve_device(options.device)
-    samplers = [_sampler(words) for words in options.settings]  # before anything that takes long
     features = ClassifierFeatures()
     if options.n <= features.num_features:
         raise ValueError(
             f"-n must be more than {features.num_features}, the features of {features.title}, "
             f"not {options.n}"
         )
+    drawings = [_drawing(words, options) for words in options.settings]
+    jobs = [prepare(options.run, each, device) for each in drawings]  # before what takes long
     own = of_run(options.run, options.held_out, options.data_root)
-    diffusion = load_run(options.run, weights=options.weights, device=device)
     yardstick = Yardstick(own.held_out, own.training, features=features, device=device)
     data = PixelStatistics.of(own.training.images)
     rows = []
-    for words, sampler in zip(options.settings, samplers, strict=True):
-        rows.append(measure(words, sampler, diffusion, yardstick, data, own, options))
+    for words, drawing, job in zip(options.settings, drawings, jobs, strict=True):
+        plan = Plan(drawing, options.n, options.seed, batch_size=options.batch_size)
+        with autocast(device, drawing.precision):
+            images, evaluations = draw(job, plan)
+        rows.append(_row(words, yardstick.measure(images), evaluations, data))
         print(table(rows[-1:], data, yardstick), flush=True)
     print(f"\n{table(rows, data, yardstick)}")
     if options.json is not None:
@@ -103,49 +108,27 @@ def study(options: argparse.Namespace) -> None:
         options.json.write_text(json.dumps(record, indent=2) + "\n")
 
 
-def _sampler(words: str) -> Sampler:
-    """The sampler of a setting.
+def _drawing(words: str, options: argparse.Namespace) -> argparse.Namespace:
+    """The options of a setting.
 
     Raises:
-        ValueError: an option is unknown or of no use here.
+        ValueError: one of them is unknown.
     """
-    parser = make_parser()
-    options, unknown = parser.parse_known_args(["RUN", *shlex.split(words)])
+    drawing, unknown = make_parser().parse_known_args([str(options.run), *shlex.split(words)])
     if unknown:
-        raise ValueError(f"setting {words!r} has unknown options: {' '.join(unknown)}")
-    return choose_sampler(options)
+        raise ValueError(f"the setting {words!r} has unknown options: {' '.join(unknown)}")
+    drawing.weights, drawing.seed, drawing.n = options.weights, options.seed, options.n
+    drawing.precision = resolve_precision(drawing.precision, resolve_device(options.device))
+    return drawing
 
 
-def measure(
-    words: str,
-    sampler: Sampler,
-    diffusion: GaussianDiffusion,
-    yardstick: Yardstick,
-    data: PixelStatistics,
-    own: OwnData,
-    options: argparse.Namespace,
-) -> dict[str, Any]:
+def _row(words: str, scores: Scores, evaluations: float, data: PixelStatistics) -> dict[str, Any]:
     """The figures of one setting."""
-    guidance = choose_guidance(make_parser().parse_args(["RUN", *shlex.split(words)]), diffusion)
-    hidden = not sys.stderr.isatty()
-    with tqdm(total=options.n, unit="image", desc=words, leave=False, disable=hidden) as bar:
-        drawn = sampler.draw(
-            diffusion,
-            options.n,
-            seeds=options.seed,
-            class_labels=classes_in_turn(options.n, diffusion.num_classes),
-            guidance=guidance,
-            batch_size=options.batch_size,
-            image_shape=own.training.image_shape,
-            callback=lambda progress: bar.update(progress.first_image - bar.n) and None,
-        )
-    scores = yardstick.measure(drawn.images.cpu())
     pixels = scores.pixels
     return {
         "setting": words,
-        "sampler": repr(sampler),
-        "n": options.n,
-        "evaluations": float(drawn.evaluations.double().mean()),
+        "n": scores.images.n,
+        "evaluations": evaluations,
         "std": pixels.std,
         "saturated": pixels.saturated,
         "ok": abs(pixels.std / data.std - 1) <= 0.1 and pixels.saturated <= 2 * data.saturated,

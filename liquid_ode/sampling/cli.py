@@ -18,6 +18,7 @@ from torch import Tensor
 
 import solvers
 from liquid_ode.diffusion import GaussianDiffusion, Guidance, Progress, Sampled, Sampler
+from liquid_ode.diffusion.noise import resolve_seeds
 from liquid_ode.sampling.options import (
     choose_classes,
     choose_guidance,
@@ -92,6 +93,7 @@ def sample(options: argparse.Namespace) -> None:
     for name, given_as in (("n", "-n"), ("batch_size", "--batch-size")):
         if getattr(options, name) < 1:
             raise ValueError(f"{given_as} must be at least 1, not {getattr(options, name)}")
+    resolve_seeds(options.seed, options.n)  # which refuses bad ones before anything is written
     run = RunDirectory(options.run_dir)
     device = resolve_device(options.device)
     options.precision = resolve_precision(options.precision, device)

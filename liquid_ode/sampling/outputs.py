@@ -106,9 +106,14 @@ class GridOutput(Output):
         path: the PNG.
         columns: images in a row.
         record: what made the images.
+
+    Raises:
+        ValueError: there is a folder of that name.
     """
 
     def __init__(self, path: Path, columns: int, record: Mapping[str, Any]) -> None:
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder: name a file for the grid")
         self.path, self._columns, self._record = path, columns, record
         self._images: list[Tensor] = []
 
@@ -127,9 +132,14 @@ class AnimationOutput(Output):
         path: the GIF.
         record: what makes the images.
         most: how many images are shown at most.
+
+    Raises:
+        ValueError: there is a folder of that name.
     """
 
     def __init__(self, path: Path, record: Mapping[str, Any], most: int = 64) -> None:
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder: name a file for the animation")
         self.path, self._record, self._most = path, record, most
         self._frames = Frames()
         self._shown = 0

@@ -12,11 +12,14 @@ from torch.optim.swa_utils import AveragedModel
 import solvers
 from liquid_ode.data import ImageSet
 from liquid_ode.diffusion import (
+    DDIM,
     BatchNormalisedMinSNR,
     CosineSchedule,
     GaussianDiffusion,
     LinearSchedule,
     MinSNR,
+    Schedule,
+    TrailingGrid,
     UniformWeighting,
 )
 from liquid_ode.models import create_model
@@ -67,9 +70,26 @@ def describe_model(config: TrainConfig, num_classes: int | None) -> dict[str, An
     }
 
 
+def build_schedule(config: TrainConfig) -> Schedule:
+    """The noise schedule of ``config``."""
+    schedules = {"cosine": CosineSchedule, "linear": LinearSchedule}
+    return schedules[config.schedule](config.diffusion_steps)
+
+
+def build_sampler(config: TrainConfig) -> DDIM:
+    """What draws the sample grids of ``config``.
+
+    Raises:
+        ValueError: the schedule has not so many steps up to ``sample_sigma_max``.
+    """
+    sigma_max = math.inf if config.sample_sigma_max is None else config.sample_sigma_max
+    grid = TrailingGrid(config.sample_steps, sigma_max=sigma_max)
+    grid.levels(build_schedule(config))  # which raises
+    return DDIM(grid, eta=config.sample_eta)
+
+
 def build_diffusion(config: TrainConfig, model: nn.Module) -> GaussianDiffusion:
     """The diffusion of ``config`` around ``model``, on the model's device."""
-    schedules = {"cosine": CosineSchedule, "linear": LinearSchedule}
     weightings: dict[str, Any] = {
         "min-snr": lambda: MinSNR(config.gamma),
         "min-snr-batch": lambda: BatchNormalisedMinSNR(config.gamma),
@@ -77,7 +97,7 @@ def build_diffusion(config: TrainConfig, model: nn.Module) -> GaussianDiffusion:
     }
     diffusion = GaussianDiffusion(
         model,
-        schedule=schedules[config.schedule](config.diffusion_steps),
+        schedule=build_schedule(config),
         prediction=config.prediction,
         weighting=weightings[config.weighting](),
     )

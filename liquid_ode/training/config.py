@@ -106,6 +106,17 @@ class TrainConfig:
     sample_steps: int = setting(
         50, "DDIM steps of a sample grid", section="samples", low=1, free=True
     )
+    sample_eta: float = setting(
+        0.0, "noise of DDIM in a sample grid, 0 to 1", section="samples", low=0.0, free=True
+    )
+    sample_sigma_max: float | None = setting(
+        None, "noise-to-signal ratio from which a sample grid starts, at most", section="samples",
+        above=0.0, unset="the schedule's own", free=True,
+    )  # fmt: skip
+    sample_guidance: float = setting(
+        1.0, "strength of classifier-free guidance in a sample grid (1: none)", section="samples",
+        free=True,
+    )  # fmt: skip
     sample_every: int = setting(
         1, "epochs between sample grids; the last epoch always has one", section="samples", low=1,
         free=True,
@@ -163,6 +174,13 @@ class TrainConfig:
             raise ValueError(
                 f"sample_steps must be at most diffusion_steps ({self.diffusion_steps}), "
                 f"got {self.sample_steps}"
+            )
+        if self.sample_eta > 1:
+            raise ValueError(f"sample_eta must be at most 1, got {self.sample_eta!r}")
+        if self.sample_guidance != 1 and not self.class_conditional:
+            raise ValueError(
+                f"sample_guidance={self.sample_guidance} needs a model with classes to guide "
+                "towards: set class_conditional, or leave it at 1"
             )
         if self.data != "cifar10" and not re.fullmatch(r"folder:.+", self.data):
             raise ValueError(f"data must be 'cifar10' or 'folder:PATH', got {self.data!r}")

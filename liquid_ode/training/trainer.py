@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from liquid_ode.data import ImageSet
-from liquid_ode.diffusion import DDIM
 from liquid_ode.evaluation import plot_metrics, save_grid
 from liquid_ode.training.build import (
     averaged,
     build_batches,
     build_diffusion,
     build_optimizer,
+    build_sampler,
     cosine_lr,
 )
 from liquid_ode.training.config import TrainConfig
@@ -61,6 +61,7 @@ class Trainer:
     ) -> None:
         self.config, self.run, self.reporter = config, run, reporter
         self.accelerator = accelerator
+        self.sampler = build_sampler(config)
         self.batches = build_batches(config, data, accelerator)
         total = config.epochs * self.batches.steps_per_epoch
         self.total = total if config.max_steps is None else min(total, config.max_steps)
@@ -331,11 +332,12 @@ class Trainer:
         if config.class_conditional:
             labels = torch.arange(config.samples, device=device) % (diffusion.num_classes or 1)
         with self.accelerator.autocast():
-            return DDIM(steps=config.sample_steps).sample(
+            return self.sampler.sample(
                 diffusion,
                 config.samples,
                 seeds=config.seed,  # as `examples/sample.py --seed` counts them
                 class_labels=labels,
+                guidance_scale=config.sample_guidance,
                 image_shape=config.image_shape,
                 callback=self._check_stop,
             )

@@ -237,7 +237,9 @@ def test_bulk_goes_on_where_it_was_stopped(
         (["--class-label", "1"], "no classes"),
         (["--solver-option", "steps=3"], "use --solver-steps"),
         (["--solver", "dopri5", "--solver-option", "max_steps=1"], "largest number of steps"),
-        (["-o", "FOLDER"], "FOLDER"),
+        (["-o", "FOLDER"], "FOLDER is a folder: name a file for the grid"),
+        (["--animate", "FOLDER"], "FOLDER is a folder: name a file for the animation"),
+        (["--seed", "-1"], "seeds must be whole numbers"),
         (["--npz", "FOLDER/a.zip"], "must be named .npz"),
         # without effect
         (["--solver", "dopri5", "--solver-steps", "3"], "--solver-steps has no effect on the"),
