@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from liquid_ode.data import ImageSet, load_images
 from liquid_ode.training import TrainConfig, load_config
@@ -44,7 +45,10 @@ def of_run(
     config = load_config(run_dir)
     spec = held_out_spec(run_dir, config, held_out)
     root = data_root or config.data_root
-    return load(config.data, spec, root, image_size=config.image_size, limit=config.limit)
+    channels, *size = config.image_shape
+    return load(
+        config.data, spec, root, image_size=size, image_channels=channels, limit=config.limit
+    )
 
 
 def of_images(
@@ -98,17 +102,19 @@ def load(
     root: str | Path | None,
     *,
     image_size: int | str | Sequence[int] = 32,
+    image_channels: int = 3,
     limit: int | None = None,
 ) -> OwnData:
     """Both sets, checked to have no image in common."""
-    training = load_images(data, root, image_size=image_size, limit=limit)
+    shape: dict[str, Any] = {"image_size": image_size, "image_channels": image_channels}
+    training = load_images(data, root, limit=limit, **shape)
     if limit is not None:
         labels = None if training.labels is None else training.labels[:limit]
         training = ImageSet(training.images[:limit], labels, training.class_names, training.name)
     if held_out is None:
-        others = load_images(data, root, split="test", image_size=image_size)
+        others = load_images(data, root, split="test", **shape)
     else:
-        others = load_images(held_out, image_size=image_size)
+        others = load_images(held_out, root, **shape)
         refuse_common(training, others)
     size = "x".join(map(str, training.images.shape[1:]))
     return OwnData(training, others, (data, held_out or "test", size))
