@@ -41,12 +41,13 @@ def slerp(first: Tensor, last: Tensor, share: Tensor | float) -> Tensor:
             f"{tuple(last.shape)}"
         )
     ones = [1] * (first.ndim - 1)
-    s = torch.as_tensor(share, dtype=first.dtype, device=first.device)
+    dtype = torch.promote_types(first.dtype, torch.float32)  # in half a square sum overflows
+    s = torch.as_tensor(share, dtype=dtype, device=first.device)
     if s.ndim > 1 or (s.ndim == 1 and s.shape != first.shape[:1]):
         raise ValueError(f"share must be a number or ({first.shape[0]},), not {tuple(s.shape)}")
     s = s.view(-1, *ones)  # (B or 1, 1, ..., 1)
-    a, long_a = _direction(first)
-    b, long_b = _direction(last)
+    a, long_a = _direction(first.to(dtype))
+    b, long_b = _direction(last.to(dtype))
     # 2 arctan2(|a − b|, |a + b|) keeps its digits at small angles, where arccos has none
     apart, together = _length(a - b), _length(a + b)
     theta = 2 * torch.atan2(apart, together)  # (B, 1, ..., 1)
@@ -58,7 +59,8 @@ def slerp(first: Tensor, last: Tensor, share: Tensor | float) -> Tensor:
     safe = torch.where(near, torch.ones_like(theta), theta)
     of_a = torch.where(near, 1 - s, torch.sin((1 - s) * safe) / torch.sin(safe))
     of_b = torch.where(near, s.expand_as(theta), torch.sin(s * safe) / torch.sin(safe))
-    return torch.lerp(long_a, long_b, s.expand_as(long_a)) * (of_a * a + of_b * b)
+    length = torch.lerp(long_a, long_b, s.expand_as(long_a))  # (B, 1, ..., 1)
+    return (length * (of_a * a + of_b * b)).to(first.dtype)
 
 
 def arc(first: Tensor, last: Tensor, frames: int | Sequence[float]) -> Tensor:

@@ -44,10 +44,28 @@ def test_nearly_parallel_ends_are_a_line():
         torch.testing.assert_close(out, torch.lerp(first, last, 0.3), rtol=1e-5, atol=1e-6)
 
 
-def test_half_precision_and_zeros():
+def test_each_sample_is_a_line_or_an_arc_for_itself():
+    """Peers look at the mean angle of the batch, or turn the line around where they take it."""
+    first = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    last = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    expected = torch.tensor([[1.25, 0.0], [math.cos(math.pi / 8), math.sin(math.pi / 8)]])
+    torch.testing.assert_close(slerp(first, last, 0.25), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_of_large_images(dtype):
+    """Their square sum is beyond float16."""
+    first, last = (torch.randn(1, 3, 256, 256, dtype=torch.float32).to(dtype) for _ in range(2))
+    out = slerp(first, last, 0.5)
+    assert out.dtype == dtype
+    torch.testing.assert_close(
+        out.float(), slerp(first.float(), last.float(), 0.5), rtol=0, atol=0.02
+    )
+
+
+def test_zeros_have_no_direction():
     out = slerp(torch.zeros(1, 4), torch.ones(1, 4), 0.5)
     assert torch.isfinite(out).all()
-    assert slerp(torch.ones(1, 4).half(), torch.randn(1, 4).half(), 0.5).dtype == torch.half
 
 
 def test_gradients():

@@ -207,6 +207,16 @@ def test_labels_guidance_batches_and_modes():
         assert (other - whole).abs().max().item() > 1e-3
 
 
+@pytest.mark.parametrize("inversion", [DDIMInversion(DDIM(6)), FlowInversion(Heun(steps=3))])
+def test_as_many_evaluations_up_as_down(inversion):
+    """Peers make one step less upwards, and so never come back to where they started."""
+    counts = ([], [])
+    diffusion = GaussianDiffusion(ConvStub(), LINEAR, "v")
+    inversion.invert(diffusion, IMAGES, callback=lambda p: counts[0].append(p.evaluations))
+    inversion.sampler.sample(diffusion, 3, callback=lambda p: counts[1].append(p.evaluations))
+    assert counts[0] == counts[1] != []
+
+
 def test_the_sampler_is_the_one_that_goes_back():
     path = LogSNRPath(20.0)
     assert FlowInversion(Heun(steps=7), path).sampler == ProbabilityFlow(Heun(steps=7), path)
