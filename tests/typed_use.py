@@ -16,10 +16,14 @@ import liquid_ode
 import solvers
 from liquid_ode import (
     DDIM,
+    DDPM,
     CfCCell,
     ConvLiquidCell,
     CosineSchedule,
+    DPMSolver,
     GaussianDiffusion,
+    Guidance,
+    KarrasHeun,
     LiquidCell,
     LiquidRNN,
     LTCCell,
@@ -36,6 +40,13 @@ from liquid_ode import (
     train,
 )
 from liquid_ode.cells import ODECell
+from liquid_ode.diffusion import (
+    KarrasGrid,
+    LogSNRGrid,
+    Sampled,
+    Sampler,
+    TimeList,
+)
 from liquid_ode.models import Denoiser
 from solvers import (
     ETDRK4,
@@ -170,6 +181,14 @@ def diffusion() -> None:
     assert_type(process.loss(torch.zeros(2, 3, 8, 8), class_labels=labels), Tensor)
     images = DDIM(steps=2, eta=0.0).sample(process, 2, seeds=0, image_shape=(3, 8, 8))
     assert_type(images, Tensor)
+    sampled = DPMSolver(KarrasGrid(2)).draw(process, 2, image_shape=(3, 8, 8))
+    assert_type(sampled, Sampled)
+    assert_type(sampled.evaluations, Tensor)
+    guidance = Guidance(2.0, weak=process.with_model(model), interval=(0.1, 5.0))
+    every: list[Sampler] = [DDPM(2), KarrasHeun(TimeList([5, 1]), churn=1.0), DDIM(LogSNRGrid(2))]
+    for sampler in every:
+        images = sampler.sample(process, 1, guidance=guidance, image_shape=(3, 8, 8))
+        assert_type(images, Tensor)
     flow = ProbabilityFlow(solver=Heun(steps=1))
     assert_type(flow.sample(process, 1, image_shape=(3, 8, 8)), Tensor)
 
