@@ -61,6 +61,11 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]  # Conv2d has a bias by default
 
+    @property
+    def reduction(self) -> int:
+        """Full images are so many times as large, a side, as those that the model works on now."""
+        return 1
+
     def features(self, x: Tensor, condition: Tensor) -> Tensor:
         """From ``(B, channels, H/patch, W/patch)`` to the same, given ``(B, conditioning)``."""
         raise NotImplementedError

@@ -117,6 +117,10 @@ class UShape(Denoiser):
             )
         self.growth.copy_(torch.tensor([float(level), fade]))
 
+    @property
+    def reduction(self) -> int:
+        return 1 if self.growth is None else 2 ** int(self.growth[0])
+
     def process(self, x: Tensor, condition: Any) -> Tensor:
         level, fade = (0.0, 1.0) if self.growth is None else self.growth.tolist()
         return self._grown(x, condition, int(level), fade)

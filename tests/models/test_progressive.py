@@ -53,9 +53,11 @@ def test_a_level_trains_its_own_parameters_alone(name: str) -> None:
 def test_growth_is_saved_with_the_weights() -> None:
     model, other = create_model("unet", progressive=True), create_model("unet", progressive=True)
     model.grow(1, 0.25)
+    assert (model.reduction, other.reduction) == (2, 1)
     other.load_state_dict(model.state_dict())
     assert other.growth is not None
     assert other.growth.tolist() == [1.0, 0.25]
+    assert other.reduction == 2
 
 
 def test_bad_growth() -> None:
