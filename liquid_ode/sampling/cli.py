@@ -19,6 +19,7 @@ from torch import Tensor
 import solvers
 from liquid_ode.diffusion import GaussianDiffusion, Guidance, Progress, Sampled, Sampler
 from liquid_ode.diffusion.noise import resolve_seeds
+from liquid_ode.diffusion.sampling import carrying_states
 from liquid_ode.sampling.options import (
     choose_classes,
     choose_guidance,
@@ -43,7 +44,7 @@ from liquid_ode.training.cli import TOLERANCES, run_reporting_errors
 from liquid_ode.training.machine import autocast, resolve_device, resolve_precision
 from liquid_ode.training.run_directory import RunDirectory
 
-_CELL_OPTIONS = ["solver", "solver_option", "solver_steps", *TOLERANCES]
+_CELL_OPTIONS = ["solver", "solver_option", "solver_steps", *TOLERANCES, "warm_start"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,12 +64,20 @@ class Job:
     classes: list[int] | None
     """which the images have in turn"""
     class_names: list[str] | None
+    warm_start: bool
 
     def labels(self, n: int) -> list[int] | None:
         """Of ``n`` images; None where the model has no classes."""
         if self.classes is None:
             return None
         return [self.classes[i % len(self.classes)] for i in range(n)]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W); smaller than the run's images where its model is still growing."""
+        channels, height, width = self.config.image_shape
+        smaller = getattr(self.diffusion.model, "reduction", 1)
+        return channels, height // smaller, width // smaller
 
     def draw(self, batch: Batch, callback: Callable[[Progress], None]) -> Sampled:
         return self.sampler.draw(
@@ -77,7 +86,8 @@ class Job:
             seeds=batch.seeds,
             class_labels=batch.labels,
             guidance=self.guidance,
-            image_shape=self.config.image_shape,
+            image_shape=self.image_shape,
+            warm_start=self.warm_start,
             callback=callback,
         )
 
@@ -133,7 +143,11 @@ def prepare(run_dir: Path, options: argparse.Namespace, device: torch.device) ->
     )
     names = facts["data"].get("class_names")
     classes = choose_classes(options.class_label, diffusion.num_classes, names)
-    return Job(config, diffusion, sampler, choose_guidance(options, diffusion), classes, names)
+    warm_start = bool(options.warm_start)
+    if warm_start:
+        carrying_states(diffusion.model)  # which refuses a model that has none
+    guidance = choose_guidance(options, diffusion)
+    return Job(config, diffusion, sampler, guidance, classes, names, warm_start)
 
 
 def choose_solver(config: TrainConfig, options: argparse.Namespace) -> solvers.Solver | None:

@@ -55,7 +55,7 @@ _NAMED = {
     "sampler_atol": "atol", "class_label": "class", "guidance_scale": "guidance",
     "depth_guidance": "depth", "early_steps": "early", "guidance_rescale": "rescale",
     "guidance_interval": "within", "solver": "cells", "solver_option": "", "solver_steps": "inner",
-    "rtol": "cells-rtol", "atol": "cells-atol", "precision": "",
+    "rtol": "cells-rtol", "atol": "cells-atol", "warm_start": "warm", "precision": "",
 }  # fmt: skip
 
 
@@ -247,7 +247,8 @@ def name_of(options: argparse.Namespace) -> str:
     for name, word in _NAMED.items():
         value = getattr(options, name)
         if value not in (None, [], _UNSAID.get(name)):
-            words.append(word + "-".join(_text(each) for each in _flat(value)))
+            values = [] if value is True else _flat(value)  # of a switch the word alone
+            words.append(word + "-".join(map(_text, values)))
     words += {"ema": [], "model": ["raw"]}.get(options.weights, [options.weights])
     words += [f"seed{options.seed}"]
     words += [f"n{options.n}"] if options.n != 64 else []

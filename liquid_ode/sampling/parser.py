@@ -46,6 +46,11 @@ def add_drawing(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_solver_steps(cells, "the run's own")
     add_tolerances(cells)
+    cells.add_argument(
+        "--warm-start", action="store_true", default=None,
+        help="begin the cells from their states at the evaluation before, for a liquid_unet that "
+        "was trained with --model-option warm_share=X (default: begin anew)",
+    )  # fmt: skip
 
 
 def _solver_names() -> str:

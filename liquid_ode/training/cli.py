@@ -196,13 +196,14 @@ def add_solver_steps(group: Any, default: str) -> None:
     """The option for the budget of the cells' solver, the same in all commands."""
     group.add_argument(
         "--solver-steps", type=int, nargs="+", action=_SolverSteps, metavar="N",
-        help="solver steps of the global, the local and the detail processor, or one number for "
-        f"all three (default: {default})",
+        help="solver steps of the cells: one number for all, or one for each scale (the global, "
+        "the local and the detail processor) or resolution (of a U-Net, the largest first) "
+        f"(default: {default})",
     )  # fmt: skip
 
 
 class _SolverSteps(argparse.Action):
-    """One number for all three processors, or three."""
+    """One number for all cells, or a list of which the model knows how long it is."""
 
     def __call__(
         self,
@@ -211,9 +212,7 @@ class _SolverSteps(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        if len(values) not in (1, 3):
-            parser.error(f"{option_string} takes one number or three, got {len(values)}")
-        setattr(namespace, self.dest, list(values) * (3 // len(values)))
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else list(values))
 
 
 def add_tolerances(group: Any) -> None:

@@ -40,7 +40,8 @@ def load_run(
         run_dir: the run directory.
         solver: drives the cells in place of the run's own: a solver, or the name of one. Its
             number of steps is that of each scale: see ``solver_steps``.
-        solver_steps: solver steps of the model's liquid processors in place of the run's own.
+        solver_steps: solver steps of the model's cells in place of the run's own: its option
+            ``steps``, one number for all or one for each scale or resolution.
         weights: "ema", the average of the weights, or "model", the weights of the last step.
         device: where to put it; the best there is if None.
 
@@ -51,7 +52,7 @@ def load_run(
     run = RunDirectory(run_dir)
     config, record = run.read_record()
     if solver_steps is not None:
-        steps = [solver_steps] * 3 if isinstance(solver_steps, int) else list(solver_steps)
+        steps = solver_steps if isinstance(solver_steps, int) else list(solver_steps)
         options = {**config.model_options, "steps": steps}
         config = dataclasses.replace(config, model_options=options)
     num_classes = record["data"]["num_classes"] if config.class_conditional else None

@@ -172,7 +172,7 @@ def name(text: str) -> str:
         ("--sampler ddpm", "samples-ddpm-seed0"),
         (
             "--sampler heun --sigma-max 9 --solver midpoint --solver-steps 1",
-            "samples-heun-steps18-sigma9-cellsmidpoint-inner1-1-1-seed0",
+            "samples-heun-steps18-sigma9-cellsmidpoint-inner1-seed0",
         ),
         (
             "--sampler probability-flow --sampler-solver tsit5 --sampler-rtol 0.1 "
