@@ -13,6 +13,7 @@ from liquid_ode.report.style import COLOURS
 WIDTH, HEIGHT = 480.0, 290.0
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 12.0, 10.0, 42.0
 MOST_POINTS = 400
+_INNER = f'width="{WIDTH - LEFT - RIGHT + 8:g}" height="{HEIGHT - TOP - BOTTOM + 8:g}"'
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,20 @@ class Line:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis: its label, whether it is logarithmic, and whether it begins at 0 in any case."""
+    """An axis.
+
+    Args:
+        label: what it shows.
+        log: whether it is logarithmic.
+        from_zero: whether it begins at 0 in any case.
+        settled: of a y axis: show what lines are after this part of the x axis in full, and cut off
+            what they were before.
+    """
 
     label: str
     log: bool = False
     from_zero: bool = False
+    settled: float = 0.0
 
     def place(self, value: float) -> float:
         return math.log10(value) if self.log else value
@@ -68,13 +78,18 @@ def line_chart(lines: Sequence[Line], x: Axis, y: Axis) -> str:
     firm = [points for line, points in drawn if not line.faint] or [p for _, p in drawn]
     start = [0.0] if x.from_zero else []
     across = _span([*start, *(a for points in firm for a, _ in points)], 0.0)
-    up = _span([b for points in firm for _, b in points], 0.06)
+    begin = across[0] + y.settled * (across[1] - across[0])
+    heights = [b for points in firm for a, b in points if a >= begin]
+    up = _span(heights or [b for points in firm for _, b in points], 0.06)
     parts = [
         f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" '
         f'aria-label="{text(y.label)} over {text(x.label)}">',
         _frame(x, y, across, up),
+        # A picture inside the picture cuts off what leaves the frame, but for half a dot.
+        f'<svg x="{LEFT - 4:g}" y="{TOP - 4:g}" {_INNER} viewBox="{LEFT - 4:g} {TOP - 4:g} '
+        f'{WIDTH - LEFT - RIGHT + 8:g} {HEIGHT - TOP - BOTTOM + 8:g}">',
         *(_drawn(line, points, across, up) for line, points in drawn),
-        "</svg>",
+        "</svg></svg>",
     ]
     return "".join(parts) + _legend([line for line, _ in drawn if line.label])
 
@@ -120,7 +135,7 @@ def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 def _at(point: tuple[float, float], across: tuple[float, float], up: tuple[float, float]) -> str:
     x = LEFT + (WIDTH - LEFT - RIGHT) * (point[0] - across[0]) / (across[1] - across[0])
     y = HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (point[1] - up[0]) / (up[1] - up[0])
-    return f"{x:.1f},{min(max(y, TOP), HEIGHT - BOTTOM):.1f}"
+    return f"{x:.1f},{y:.1f}"
 
 
 def _frame(x: Axis, y: Axis, across: tuple[float, float], up: tuple[float, float]) -> str:

@@ -99,7 +99,7 @@ def training(runs: Sequence[Run]) -> str:
         ("images_per_second", "Images per second", False),
     ):
         lines = [line for place, run in enumerate(runs) for line in _curve(run, name, place)]
-        chart = line_chart(lines, seen, Axis(title.lower(), log))
+        chart = line_chart(lines, seen, Axis(title.lower(), log, settled=0.04 if log else 0.0))
         if chart:
             caption = "thick: smoothed" if any(line.faint for line in lines) else ""
             curves.append(elements.figure(chart, title, caption))
@@ -128,35 +128,39 @@ def _is_number(record: Mapping[str, Any], name: str) -> bool:
 def evaluations(runs: Sequence[Run]) -> str:
     """What ``examples/evaluate.py`` has found of the runs."""
     found = [(run, record) for run in runs for record in run.evaluations]
-    distances, levels, losses, neighbours = [], [], [], []
-    for place, (run, record) in enumerate(found):
-        label = f"{run.name}, {record['weights']}" if "weights" in record else run.name
-        if "images" in record:
-            distances.append([label, *_distances(record)])
-        if "loss" in record:
-            loss = record["loss"]
-            losses.append(
-                [label, f"{loss['mean']:.4f}", f"{loss['standard_error']:.4f}", loss["images"]]
-            )
-            parts = [(k + 0.5) / len(loss["levels"]) for k in range(len(loss["levels"]))]
-            levels.append(Line(label, parts, loss["levels"], place, dots=True))
-        if "neighbours" in record:
-            neighbours.append(_neighbours(run, record))
+    distances = [[run.name, *_distances(rec)] for run, rec in found if "images" in rec]
+    # The loss does not depend on how samples are drawn: the newest record of each of the weights.
+    newest = {_weights(run, record): record["loss"] for run, record in found if "loss" in record}
+    losses, levels = [], []
+    for place, (label, loss) in enumerate(newest.items()):
+        mean, error = f"{loss['mean']:.4f}", f"{loss['standard_error']:.4f}"
+        losses.append([label, mean, error, f"{loss['images']:,}"])
+        parts = [(k + 0.5) / len(loss["levels"]) for k in range(len(loss["levels"]))]
+        levels.append(Line(label, parts, loss["levels"], place, dots=True))
     title = next((record["title"] for _, record in found if "title" in record), "distance")
-    head = ["run", title, "real images", "KID × 1000", "n", "pixel std", "saturated", "evaluations"]
+    head = [
+        "run", title, "of real images", "KID × 1000", "n", "pixel std", "saturated", "evaluations",
+        "weights, sampler",
+    ]  # fmt: skip
     chart = line_chart(levels, Axis("time step, as a part of all"), Axis("error of ε̂", log=True))
+    table = elements.table(["held-out loss", "mean", "standard error", "images"], losses)
     return elements.section(
         "Evaluations",
         elements.table(head, distances) if distances else "",
+        table if losses else "",
         elements.side_by_side(
-            [elements.figure(chart, "Held-out loss by noise level")] if chart else [], wide=True
+            [
+                elements.figure(chart, "Held-out loss by noise level") if chart else "",
+                *(_neighbours(run, record) for run, record in found if "neighbours" in record),
+            ],
+            wide=True,
         ),
-        elements.table(["held-out loss", "mean", "standard error", "images"], losses)
-        if losses
-        else "",
-        elements.side_by_side(neighbours, wide=True),
         note="Distances compare at equal n, and with that of as many real images.",
     )
+
+
+def _weights(run: Run, record: Mapping[str, Any]) -> str:
+    return f"{run.name}, {record['weights']}" if "weights" in record else run.name
 
 
 def _distances(record: Mapping[str, Any]) -> list[str]:
@@ -169,6 +173,7 @@ def _distances(record: Mapping[str, Any]) -> list[str]:
         f"{pixels['std']:.3f}" if "std" in pixels else "–",
         f"{pixels['saturated']:.1%}" if "saturated" in pixels else "–",
         f"{record['evaluations']:g}" if "evaluations" in record else "–",
+        ", ".join(str(record[name]) for name in ("weights", "sampler") if name in record),
     ]
 
 

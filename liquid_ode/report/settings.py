@@ -62,7 +62,8 @@ def warnings(runs: Sequence[Run]) -> str:
         )
     seen = {images_seen(run) for run in runs if run.metrics}
     if len(seen) > 1:
-        said.append("The runs have seen different numbers of images.")
+        counts = ", ".join(f"{count:,}" for count in sorted(seen))
+        said.append(f"The runs have seen different numbers of images: {counts}.")
     sizes = [int(run.record["parameters"]) for run in runs]
     if max(sizes) > 1.1 * min(sizes):
         said.append(f"The models differ in size: from {min(sizes):,} to {max(sizes):,} parameters.")

@@ -54,7 +54,7 @@ figure {
 }
 figcaption { margin-bottom: .5rem; overflow-wrap: anywhere; }
 figcaption p { margin: .1rem 0 0; color: var(--soft); font-size: .85rem; line-height: 1.4; }
-img, svg { display: block; max-width: 100%; height: auto; }
+img, figure > svg { display: block; max-width: 100%; height: auto; }
 figure > img { width: 100%; }
 .pixels, .frame { image-rendering: pixelated; }
 .frame { width: 100%; background-repeat: no-repeat; }
@@ -75,7 +75,7 @@ tbody tr:last-child > * { border-bottom: 0; }
 tbody th { font-weight: 500; }
 thead th { color: var(--soft); font-weight: 600; white-space: nowrap; }
 .numbers td, .numbers thead th:not(:first-child) {
-  text-align: right; font-variant-numeric: tabular-nums;
+  text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums;
 }
 .maps td { padding: .2rem; border: 0; }
 .maps img { max-width: none; }

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from liquid_ode.report.charts import HEIGHT, LEFT, RIGHT, WIDTH, Axis, Line, line_chart, ticks
+from liquid_ode.report.charts import HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, Line, line_chart, ticks
 from liquid_ode.report.numbers import short
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -85,6 +85,15 @@ def test_values_without_a_place_are_left_out() -> None:
     ElementTree.fromstring(f"<div>{chart}</div>")  # well-formed
     assert line_chart([Line("", [], [])], Axis("x"), Axis("y")) == ""
     assert line_chart(lines[1:2], Axis("x"), Axis("y", log=True)) == ""
+
+
+def test_what_comes_before_the_settled_part_is_cut_off() -> None:
+    falling = [Line("", [0, 1, 50, 100], [9.0, 0.2, 0.2, 0.1])]
+    (cut,) = drawn(line_chart(falling, Axis("x"), Axis("y", settled=0.01)))
+    (whole,) = drawn(line_chart(falling, Axis("x"), Axis("y")))
+    assert cut[2][1] - cut[3][1] > 10 * (whole[2][1] - whole[3][1])
+    top = HEIGHT - TOP
+    assert cut[0][1] > top >= max(y for _, y in whole + cut[1:])
 
 
 def test_constant_values_and_long_lines() -> None:
