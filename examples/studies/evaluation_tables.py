@@ -25,7 +25,8 @@ def image_table(records: Records) -> str:
         cost = f"{record['evaluations']:g}" if "evaluations" in record else "--"
         distance, contrast = _distance(record["images"]), _contrast(record["pixels"])
         rows.append([record["source"], *distance, *contrast, nearest, cost])
-    for real in {record["real"]["n"]: record["real"] for record in records}.values():
+    reals = [record["real"] for record in records if record["real"] is not None]
+    for real in {real["n"]: real for real in reals}.values():
         rows.append(["real training images", *_distance(real), "--", "--", "--", "--"])
     contrast = _contrast(records[0]["reference_pixels"])
     n = f"{records[0]['reference_n']:,}"

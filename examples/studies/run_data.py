@@ -88,6 +88,11 @@ def held_out_spec(run_dir: Path, config: TrainConfig, held_out: Path | None) -> 
                 f"--held-out {held_out}"
             )
         return None
+    if not config.data.startswith("folder:"):
+        raise ValueError(
+            f"{run_dir} was trained on {config.data}, which is not to be had here: measure it in "
+            "Python, with Yardstick and denoising_loss"
+        )
     if held_out is None:
         raise ValueError(
             f"{run_dir} was trained on {config.data}, and CIFAR-10 is no measure for it: name a "

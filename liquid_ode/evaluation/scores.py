@@ -39,7 +39,7 @@ class Scores:
         title: what ``fd`` is to be called: "FD-cnn" or "FID".
         images: the distance of the images.
         real: the distance of as many real training images: the least that can be hoped for; None
-            where no training images were given.
+            where no training images were given, or too few.
         pixels: the contrast of the images.
         reference_pixels: the contrast of the reference.
         reference_n: images in the reference.
@@ -78,7 +78,8 @@ class Yardstick:
         seed: of which training images stand for real ones, and of the subsets of the KID.
 
     Raises:
-        ValueError: images are not as :class:`ImageSet` has them, or differ in size.
+        ValueError: images are not as :class:`ImageSet` has them, or differ in size, or the
+            reference has no more images than there are features.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Yardstick:
             self.network = self.network.to(device)
         self.batch_size, self.seed = batch_size, seed
         self.reference = _pixels("reference", reference)
+        self._check_count(len(self.reference), "reference images")
         self.training = None if training is None else _pixels("training", training)
         if self.training is not None:
             self._check_size("the training images", self.training)
@@ -126,7 +128,7 @@ class Yardstick:
         """
         pixels = quantised(images)
         self._check_size("the images", pixels)
-        self._check_count(len(pixels))
+        self._check_count(len(pixels), "images")
         return Scores(
             self.title,
             self._distance(self.features(pixels) if features is None else features),
@@ -139,11 +141,13 @@ class Yardstick:
     def real(self, n: int) -> Distance | None:
         """The distance of ``n`` training images drawn without replacement, or of all there are.
 
-        None where no training images were given.
+        None where no training images were given, or no more than there are features.
         """
         if self.training is None:
             return None
         n = min(n, len(self.training))
+        if n <= self.network.num_features:
+            return None
         if n not in self._real:
             draws = torch.Generator().manual_seed(self.seed)
             chosen = torch.randperm(len(self.training), generator=draws)[:n]
@@ -163,12 +167,12 @@ class Yardstick:
                 "and number of channels can be compared"
             )
 
-    def _check_count(self, n: int) -> None:
+    def _check_count(self, n: int, what: str) -> None:
         width = self.network.num_features
         if n <= width:
             raise ValueError(
                 f"{self.title} is a distance in {width} features and needs more than {width} "
-                f"images, got {n}: sample more"
+                f"{what}, got {n}"
             )
 
 

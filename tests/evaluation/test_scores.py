@@ -127,7 +127,7 @@ def test_contrast_by_definition() -> None:
         (noise(0, 1), "N > 0"),
         (noise(20, 1)[..., :3], r"\(3, 6, 3\) and the reference \(3, 6, 4\)"),
         (noise(20, 1, channels=1), r"\(1, 6, 4\) and the reference"),
-        (noise(3, 1), "needs more than 3 images, got 3: sample more"),
+        (noise(3, 1), "needs more than 3 images, got 3"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(images: Tensor, message: str) -> None:
@@ -141,4 +141,10 @@ def test_references_are_checked_too() -> None:
         Yardstick(to_model_range(noise(5, 1)), features=MeanColours())
     with pytest.raises(ValueError, match="the training images are"):
         Yardstick(noise(5, 1), noise(5, 1)[..., :3], features=MeanColours())
+    with pytest.raises(ValueError, match="more than 3 reference images, got 3"):
+        Yardstick(noise(3, 1), features=MeanColours())
+    assert (
+        Yardstick(noise(5, 1), noise(3, 2), features=MeanColours()).measure(noise(9, 3)).real
+        is None
+    )
     assert quantised(noise(5, 1)).dtype == torch.uint8
