@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from liquid_ode.diffusion.grids import LogSNRGrid, TimeGrid
+from liquid_ode.diffusion.grids import TimeGrid, TrailingGrid
 from liquid_ode.diffusion.noise import SeededNoise
 from liquid_ode.diffusion.sampling import GridSampler, GuidedDenoiser
 
@@ -30,7 +30,9 @@ class DPMSolver(GridSampler):
     probabilistic models, algorithm 2.
 
     Args:
-        steps: how many levels of a :class:`LogSNRGrid`, or any :class:`TimeGrid`.
+        steps: how many trailing time steps with σ ≤ 80, or any :class:`TimeGrid`. Few steps are
+            best spent so; with many, equal steps of log-SNR (:class:`LogSNRGrid`) converge at
+            order 2, where time steps have a last stride that stays long.
 
     Raises:
         ValueError: where ``steps`` is neither.
@@ -39,7 +41,7 @@ class DPMSolver(GridSampler):
     steps: int | TimeGrid = 20
 
     def _usual_grid(self, steps: int) -> TimeGrid:
-        return LogSNRGrid(steps)
+        return TrailingGrid(steps, sigma_max=80.0)
 
     def _sample_batch(self, denoise: GuidedDenoiser, x: Tensor, noise: SeededNoise) -> Tensor:
         levels = self.grid.levels(denoise.schedule)

@@ -109,8 +109,8 @@ def sample(options: argparse.Namespace) -> None:
     options.precision = resolve_precision(options.precision, device)
     job = prepare(options.run_dir, options, device)
     config, classes, names = job.config, job.classes, job.class_names
-    weights = zlib.crc32(run.weights(options.weights).read_bytes())
-    outputs = open_outputs(options, _record(options, config, job, classes, weights))
+    weights = f"{options.weights} {_checksum(run.weights(options.weights))}"
+    outputs = open_outputs(options, _record(options, job, weights))
 
     solver = f", solver {options.solver or config.solver}" if config.has_cells else ""
     print(f"model    {config.model} of {options.run_dir} ({options.weights} weights){solver}")
@@ -166,32 +166,50 @@ def choose_solver(config: TrainConfig, options: argparse.Namespace) -> solvers.S
     if options.solver is not None:
         name, settings = options.solver, changes
     solver = solvers.get(name, **settings)
-    if solver.with_steps(1) == solver.with_steps(2):
+    if not _takes_steps(solver):
         why = f"on the solver {name!r}, which is driven by its tolerances (--rtol)"
         refuse(options, ["solver_steps", "early_steps"], why)
     return solver if options.solver is not None or changes else None
 
 
-def _record(
-    options: argparse.Namespace,
-    config: TrainConfig,
-    job: Job,
-    classes: list[int] | None,
-    weights: int,
-) -> dict[str, Any]:
+def _takes_steps(solver: solvers.Solver) -> bool:
+    """Whether it has a budget of steps; a solver driven by a tolerance has none."""
+    try:
+        return solver.with_steps(1) is not solver
+    except ValueError:  # a learned solver, without coefficients for a single step
+        return True
+
+
+def _record(options: argparse.Namespace, job: Job, weights: str) -> dict[str, Any]:
     """All that the images depend on, but for how many there are."""
     cells = {name: getattr(options, name) for name in given(options, *_CELL_OPTIONS)}
     return {
-        "model": config.model,
-        "weights": f"{options.weights} {weights:08x}",
+        "model": job.config.model,
+        "weights": weights,
         "sampler": repr(job.sampler),
         "guidance": repr(job.guidance),
         "early_steps": options.early_steps,
-        "classes": classes,
+        "classes": job.classes,
         "cells": repr(sorted(cells.items())),
+        "learned": [_checksum(file) for file in _learned_files(options)],
         "seed": options.seed,
         "precision": options.precision,
     }
+
+
+def _learned_files(options: argparse.Namespace) -> list[Path]:
+    """The files of trained coefficients that the options name."""
+    paths = []
+    for name in ("solver", "sampler_solver"):
+        kind, _, path = (getattr(options, name) or "").partition(":")
+        path = path or dict(getattr(options, f"{name}_option")).get("path", "")
+        if kind == "learned" and path:
+            paths.append(Path(path))
+    return paths
+
+
+def _checksum(path: Path) -> str:
+    return f"{zlib.crc32(path.read_bytes()):08x}"
 
 
 def open_outputs(options: argparse.Namespace, record: dict[str, Any]) -> list[tuple[str, Output]]:

@@ -43,7 +43,7 @@ OWN_OPTIONS = {
 SAMPLERS = list(OWN_OPTIONS)
 LEARNED = "learned:"  # before the path of a file that examples/train_sampler.py wrote
 GRIDS = ["trailing", "karras", "log-snr"]
-_USUAL = {"ddim": "trailing", "ddpm": "trailing", "dpm-solver++": "log-snr", "heun": "karras"}
+_USUAL = {"ddim": "trailing", "ddpm": "trailing", "dpm-solver++": "trailing", "heun": "karras"}
 _STEPS = {"ddim": 50, "dpm-solver++": 20, "heun": 18, "probability-flow": 50}
 _LISTS = ("times", "sigmas")
 
@@ -124,6 +124,8 @@ def _grid(options: argparse.Namespace, usual: str) -> TimeGrid:
         refuse(options, ["rho"], f"on the grid {kind!r}, but with --grid karras")
     settings = _set(sigma_max=options.sigma_max)
     if kind == "trailing":
+        if options.sampler not in ("ddim", "ddpm"):  # whose steps can be as long as from σ = 20,291
+            settings.setdefault("sigma_max", 80.0)
         return TrailingGrid(options.steps, **settings)
     if options.steps is None:
         raise ValueError(f"the grid {kind!r} needs a number of steps: give --steps")

@@ -72,15 +72,15 @@ def _add_sampler(group: Any) -> None:
     add(
         "--grid", choices=GRIDS,
         help="where the steps go: time steps of the training at equal strides, Karras' levels, or "
-        "equal steps of log-SNR (default: trailing of ddim and ddpm, log-snr of dpm-solver++, "
-        "karras of heun; probability-flow is one solve in log-SNR, and with a grid one step of "
-        "the solver between each two levels)",
+        "equal steps of log-SNR (default: trailing of ddim, ddpm and dpm-solver++, karras of heun; "
+        "probability-flow is one solve in log-SNR, and with a grid one step of the solver between "
+        "each two levels)",
     )  # fmt: skip
     add("--rho", type=float, metavar="X", help="rho of the grid karras (default: 7)")
     add(
         "--sigma-max", type=float, metavar="X",
-        help="noise-to-signal ratio to start from, at most (default: the schedule's own of the "
-        "grid trailing, else 80)",
+        help="noise-to-signal ratio to start from, at most (default: the schedule's own for ddim "
+        "and ddpm on the grid trailing, else 80)",
     )  # fmt: skip
     add("--times", type=int, nargs="+", metavar="T", help="time steps of your own, decreasing")
     add("--sigmas", type=float, nargs="+", metavar="X", help="noise levels of your own, decreasing")

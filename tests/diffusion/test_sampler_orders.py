@@ -33,7 +33,7 @@ from tests.diffusion.test_probability_flow import (
     ("make_sampler", "order"),
     [
         (lambda n: DDIM(LogSNRGrid(n)), 1),
-        (DPMSolver, 2),
+        (lambda n: DPMSolver(LogSNRGrid(n)), 2),
         (lambda n: DPMSolver(KarrasGrid(n)), 2),
         (KarrasHeun, 2),
         (lambda n: KarrasHeun(LogSNRGrid(n)), 2),
