@@ -112,7 +112,9 @@ def _cached(
         logger.info("The cache %s is made anew: %s", path, error)
     try:
         folder_cache.write(path, listing, whole, _decode(folder, files, shape))
-        return folder_cache.read(path, listing, whole)
+        images = folder_cache.read(path, listing, whole)
+        logger.info("Kept for the next time in %s (%.0f MB)", path, images.numel() / 1e6)
+        return images
     except (StaleError, OSError) as error:  # a full or read-only disk: the files are good still
         logger.warning("The images of %s cannot be kept in %s: %s", folder, path, error)
         return _decoded(folder, files, shape)

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from liquid_ode.data import DataError
-from liquid_ode.training import TrainConfig, train
+from liquid_ode.diffusion import DDIM
+from liquid_ode.training import TrainConfig, load_run, train
 from liquid_ode.training.reporting import Reporter
 from tests.runs import draw_images, small_config
 
@@ -51,6 +52,21 @@ def test_a_run_on_rectangles_with_classes(classes: Path, tmp_path: Path) -> None
     assert record["data"]["class_names"] == ["cat", "dog"]
     with Image.open(next(run.glob("samples/*.png"))) as grid:
         assert grid.size == (2 * (2 * 12 + 2) + 2, 2 * 8 + 2 * 2)
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (4, "RGBA")])
+def test_a_run_on_grey_or_transparent_images(
+    classes: Path, tmp_path: Path, channels: int, mode: str
+) -> None:
+    config = small_config(
+        classes, tmp_path / "run", image_channels=channels, samples=2, sample_steps=2, max_steps=1
+    )
+    run = train(config, reporter=Reporter())
+    with Image.open(next(run.glob("samples/*.png"))) as grid:
+        assert grid.mode == mode
+    diffusion = load_run(run, device="cpu")
+    sampled = DDIM(2).sample(diffusion, 1, image_shape=config.image_shape)
+    assert sampled.shape == (1, channels, 8, 8)
 
 
 def test_a_stray_file_stops_a_run_with_classes_before_it_begins(
