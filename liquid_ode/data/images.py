@@ -132,13 +132,17 @@ def to_uint8(images: Tensor) -> Tensor:
     return scaled.round().to(torch.uint8)
 
 
-def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+def random_flip(
+    images: Tensor, generator: torch.Generator, *, rows: tuple[int, int] | None = None
+) -> Tensor:
     """Mirror each image left to right with probability 1/2, each by its own draw.
 
     Args:
         images: ``(B, C, H, W)``, any dtype and device.
         generator: draws B numbers on its own device, so a CPU generator gives the same flips for
             images on any device.
+        rows: (first, total) where these are images first, first + 1, … of a batch of ``total``:
+            then it draws ``total`` numbers, and each image has that of its place.
 
     Returns:
         A new tensor of the same shape, dtype and device.
@@ -148,6 +152,8 @@ def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """
     if images.ndim != 4:
         raise ValueError(f"expected images of shape (B, C, H, W), got {tuple(images.shape)}")
-    draws = torch.rand(images.shape[0], generator=generator, device=generator.device)
+    first, total = rows or (0, len(images))
+    draws = torch.rand(total, generator=generator, device=generator.device)
+    draws = draws[first : first + len(images)]  # (B,)
     flipped = (draws < 0.5).to(images.device).view(-1, 1, 1, 1)  # (B, 1, 1, 1)
     return torch.where(flipped, images.flip(-1), images)

@@ -121,15 +121,17 @@ class GaussianDiffusion(nn.Module):
         x0: Tensor,
         class_labels: Tensor | None = None,
         generator: torch.Generator | None = None,
+        rows: tuple[int, int] | None = None,
     ) -> Tensor:
         """The training loss: :meth:`loss`, where distributed wrappers look for it."""
-        return self.loss(x0, class_labels, generator)
+        return self.loss(x0, class_labels, generator, rows)
 
     def loss(
         self,
         x0: Tensor,
         class_labels: Tensor | None = None,
         generator: torch.Generator | None = None,
+        rows: tuple[int, int] | None = None,
     ) -> Tensor:
         """The training loss: mean over the batch of weight(SNR_t) · ‖target − model(x_t, t)‖².
 
@@ -142,6 +144,10 @@ class GaussianDiffusion(nn.Module):
             generator: where t, ε and the label dropout are drawn. They are drawn on its device
                 and moved, so that a CPU generator gives the same loss on every device. None
                 draws from the default generator of x0's device.
+            rows: (first, total) where x0 holds rows first, first + 1, … of a batch of ``total``
+                that several processes share: everything is drawn, and weighted, for all of that
+                batch, so that a row has the same loss wherever it is computed. (With equal shares
+                the mean of the processes' losses is the loss of the batch.)
 
         Returns:
             A float32 scalar; float32 also under autocast.
@@ -151,29 +157,33 @@ class GaussianDiffusion(nn.Module):
                 ``clip_sample`` set, a value beyond ±10, as images in [0, 255] do; or the labels
                 are not as described.
         """
-        return self.losses(x0, class_labels, generator).weighted.mean()
+        return self.losses(x0, class_labels, generator, rows).weighted.mean()
 
     def losses(
         self,
         x0: Tensor,
         class_labels: Tensor | None = None,
         generator: torch.Generator | None = None,
+        rows: tuple[int, int] | None = None,
     ) -> Losses:
         """The terms of :meth:`loss`, one a sample, with the same arguments."""
         check_data(x0, class_labels, self.num_classes, self._data_limit)
         source = x0.device if generator is None else generator.device
-        batch = x0.shape[:1]
-        t = torch.randint(
-            self.schedule.num_steps, batch, generator=generator, device=source
-        )  # (B,)
-        noise = torch.randn(x0.shape, generator=generator, dtype=torch.float32, device=source)
-        t, noise = t.to(x0.device), noise.to(x0.device)  # (B,), (B, C, H, W)
+        first, total = rows or (0, len(x0))
+        own = slice(first, first + len(x0))  # B of the N = total rows for which is drawn
+        times = torch.randint(
+            self.schedule.num_steps, (total,), generator=generator, device=source
+        ).to(x0.device)  # (N,)
+        shape = (total, *x0.shape[1:])
+        noise = torch.randn(shape, generator=generator, dtype=torch.float32, device=source)
+        t, noise = times[own], noise[own].to(x0.device)  # (B,), (B, C, H, W)
         if class_labels is not None and self.training and self.class_dropout > 0:
-            chance = torch.rand(batch, generator=generator, device=source).to(x0.device)  # (B,)
-            dropped = chance < self.class_dropout  # (B,)
+            chance = torch.rand(total, generator=generator, device=source)[own]  # (B,)
+            dropped = chance.to(x0.device) < self.class_dropout  # (B,)
             class_labels = torch.where(dropped, self._no_class(class_labels), class_labels)
         unweighted = self._squared_error(x0, t, noise, class_labels)
-        weights = self.weighting(self.sigmas.to(t.device)[t].pow(-2), self.prediction)  # (B,)
+        snr = self.sigmas.to(t.device)[times].pow(-2)  # (N,)
+        weights = self.weighting(snr, self.prediction)[own]  # (B,)
         return Losses(t, unweighted, weights * unweighted)
 
     def per_sample_loss(

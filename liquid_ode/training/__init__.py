@@ -8,7 +8,7 @@ from liquid_ode.training.config import PRESETS, TrainConfig
 from liquid_ode.training.errors import CheckpointError, Interrupted, TrainingError
 from liquid_ode.training.loading import load_config, load_run
 from liquid_ode.training.lock import InUseError
-from liquid_ode.training.reporting import ConsoleReporter, Reporter
+from liquid_ode.training.reporting import ConsoleReporter, Moment, Reporter
 from liquid_ode.training.run import train
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "ConsoleReporter",
     "InUseError",
     "Interrupted",
+    "Moment",
     "Reporter",
     "TrainConfig",
     "TrainingError",

@@ -24,19 +24,31 @@ def derived_seed(purpose: str, *numbers: int) -> int:
 
 @dataclass(frozen=True)
 class Batch:
-    images: Tensor  # (B, 3, H, W) in [-1, 1]
+    """The share of one process in a pass, and what is drawn for all of the pass."""
+
+    images: Tensor  # (B, C, H, W) in [-1, 1]
     labels: Tensor | None  # (B,)
-    generator: torch.Generator  # for this batch's noise levels and noise
+    generator: torch.Generator  # for the noise levels and the noise of the whole pass
+    rows: tuple[int, int]  # the first image's place in the pass, and the images of the pass
 
 
 class Batches:
     """The batches of every optimizer step, for one of ``processes`` processes.
 
     The images stay in memory as bytes and are indexed directly. Each epoch is a new permutation;
-    images that fill no whole optimizer step at its end are left out of that epoch.
+    images that fill no whole optimizer step at its end are left out of that epoch. What an image
+    meets depends on its place in the step, and not on the process that it falls to: any number of
+    processes takes the same steps, up to rounding. (But for dropout inside a model, whose masks
+    each process draws for itself.)
+
+    Args:
+        data: the images.
+        batch_size: images of one pass, which the processes share in equal parts.
+        accumulation: passes of one optimizer step.
 
     Raises:
-        ValueError: there are fewer images than one optimizer step takes, or no labels to give.
+        ValueError: there are fewer images than one optimizer step takes, or no labels to give, or
+            the processes cannot share a pass equally.
     """
 
     def __init__(
@@ -53,12 +65,17 @@ class Batches:
         device: torch.device | str = "cpu",
         channels_last: bool = False,
     ) -> None:
-        self.step_images = batch_size * accumulation * processes
+        if batch_size % processes:
+            raise ValueError(
+                f"batch_size counts the images of all processes together, and {processes} "
+                f"processes cannot share {batch_size} equally: make it a multiple of {processes}"
+            )
+        self.step_images = batch_size * accumulation
         if len(data) < self.step_images:
             raise ValueError(
                 f"the data has {len(data)} images, fewer than the {self.step_images} of one "
-                f"optimizer step (batch_size {batch_size} x gradient_accumulation {accumulation} "
-                f"x {processes} processes); lower batch_size or give more images"
+                f"optimizer step (batch_size {batch_size} x gradient_accumulation "
+                f"{accumulation}); lower batch_size or give more images"
             )
         if labelled and data.labels is None:
             raise ValueError("class_conditional needs labels, and this data has none")
@@ -67,7 +84,8 @@ class Batches:
         self._batch_size = batch_size
         self._accumulation = accumulation
         self._process = process
-        self._processes = processes
+        share = batch_size // processes
+        self._rows = slice(process * share, (process + 1) * share)
         self._seed = seed
         self._flip = flip
         self._labelled = labelled
@@ -88,22 +106,23 @@ class Batches:
             self._order = (epoch, torch.randperm(len(self._data), generator=shuffle))
         chosen = self._order[1][position * self.step_images :][: self.step_images]
         for index in range(self._accumulation):
-            part = index * self._processes + self._process
-            numbers = (self._seed, step * self._accumulation + index, self._process)
-            self._seed_global(derived_seed("model", *numbers))
-            yield self._batch(chosen[part * self._batch_size :][: self._batch_size], numbers)
+            numbers = (self._seed, step * self._accumulation + index)
+            self._seed_global(derived_seed("model", *numbers, self._process))
+            whole = chosen[index * self._batch_size :][: self._batch_size]
+            yield self._batch(whole[self._rows], (*numbers, 0))
 
     def _batch(self, chosen: Tensor, numbers: tuple[int, int, int]) -> Batch:
         images = self._data.images[chosen]
         if self._flip:
             flips = self._flips.manual_seed(derived_seed("flip", *numbers))
-            images = random_flip(images, flips)
+            images = random_flip(images, flips, rows=(self._rows.start, self._batch_size))
         images = to_model_range(images.to(self._device))
         labels = None
         if self._labelled and self._data.labels is not None:
             labels = self._data.labels[chosen].to(self._device)
         noise = self._noise.manual_seed(derived_seed("noise", *numbers))
-        return Batch(images.contiguous(memory_format=self._format), labels, noise)
+        images = images.contiguous(memory_format=self._format)
+        return Batch(images, labels, noise, (self._rows.start, self._batch_size))
 
     def _seed_global(self, seed: int) -> None:
         # torch.manual_seed would also queue the seeding of devices that are not in use, slowly.

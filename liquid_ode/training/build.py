@@ -1,13 +1,12 @@
-"""The objects that a ``TrainConfig`` names, and the schedules of a run."""
+"""The objects that a ``TrainConfig`` names."""
 
 from __future__ import annotations
 
-import math
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import nn
 
 import solvers
 from liquid_ode.data import ImageSet
@@ -113,32 +112,6 @@ def build_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.AdamW:
         return torch.optim.AdamW(model.parameters(), **settings)
 
 
-def cosine_lr(peak: float, step: int, total: int) -> float:
-    """The learning rate of step ``step`` of ``total``: peak at 0, half way down in the middle, 0
-    at ``total`` (Loshchilov & Hutter 2017, eq. 5, one period)."""
-    return 0.5 * peak * (1 + math.cos(math.pi * step / total))
-
-
-def warmed_up_decay(decay: float, updates: int) -> float:
-    """min(decay, (1 + n) / (10 + n)) after n updates: early on the average forgets faster."""
-    return min(decay, (1 + updates) / (10 + updates))
-
-
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """A moving average of ``model``'s weights: ema <- d * ema + (1 - d) * weights, d warmed up.
-
-    The first update copies the weights.
-    """
-
-    @torch.no_grad()
-    def update(averages: Any, weights: Any, updates: Tensor | int) -> None:
-        torch._foreach_lerp_(averages, weights, 1 - warmed_up_decay(decay, int(updates)))
-
-    ema = AveragedModel(model, multi_avg_fn=update)
-    ema.requires_grad_(False)
-    return ema.eval()
-
-
 def build_batches(config: TrainConfig, data: ImageSet, accelerator: Accelerator) -> Batches:
     """The batches that this process gets of ``data``, on its device."""
     return Batches(
@@ -155,14 +128,16 @@ def build_batches(config: TrainConfig, data: ImageSet, accelerator: Accelerator)
     )
 
 
-def describe_data(data: ImageSet) -> dict[str, Any]:
+def describe_data(data: ImageSet, *, labelled: bool = False) -> dict[str, Any]:
     """What a run records of its data, so that a resumed run can tell whether it is the same."""
+    labels = data.labels if labelled else None
     return {
         "name": data.name,
         "images": len(data),
         "num_classes": data.num_classes,
         "class_names": None if data.class_names is None else list(data.class_names),
         "crc32": data.crc32(),
+        "labels_crc32": None if labels is None else f"{zlib.crc32(labels.numpy().data):08x}",
     }
 
 

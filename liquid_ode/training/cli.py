@@ -169,6 +169,10 @@ def _add_option(group: Any, field: dataclasses.Field[Any], hint: Any, default: A
         return
     flag = "--" + field.name.replace("_", "-")
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if typing.get_origin(kinds[0]) is list:
+        entry = typing.get_args(kinds[0])[0]
+        group.add_argument(flag, type=entry, nargs="*", metavar=_METAVARS[entry], help=text)
+        return
     if kinds[0] is bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
         return
@@ -250,4 +254,6 @@ def _shown(field: dataclasses.Field[Any], value: Any) -> str:
         return "on" if value else "off"
     if isinstance(value, dict):
         return ", ".join(f"{key}={entry}" for key, entry in value.items()) or "none"
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "none"
     return str(value)

@@ -12,14 +12,22 @@ from typing import Any
 import solvers
 from liquid_ode.data import CHANNELS, parse_size, written_size
 from liquid_ode.models import model_names, model_options
+from liquid_ode.training.averages import LONGEST, length_of
 from liquid_ode.training.machine import DEVICES, PRECISIONS
 from liquid_ode.training.names import run_name
 from liquid_ode.training.presets import PRESETS
+from liquid_ode.training.rates import LR_SCHEDULES
 from liquid_ode.training.settings import check_bounds, of_type, setting
 
 SCHEDULES = ("cosine", "linear")
 PREDICTIONS = ("epsilon", "v", "x0")
+OBJECT = "python"  # python:NAME stands for an object that was given to train()
 WEIGHTINGS = ("min-snr", "min-snr-batch", "uniform")
+
+
+def is_object(name: Any) -> bool:
+    """Whether a setting stands for an object that was given to ``train`` from Python."""
+    return isinstance(name, str) and name.startswith(f"{OBJECT}:")
 
 
 @dataclass(frozen=True)
@@ -33,18 +41,22 @@ class TrainConfig:
             message names the field and what is accepted.
     """
 
-    model: str = setting("improved", "the model", section="model", choices=model_names)
+    model: str = setting("improved", "the model", section="model", choices=model_names, object=True)
     model_options: dict[str, Any] = setting(
         {}, "an option of the model, as KEY=VALUE; repeat it for more", section="model"
     )
     solver: str = setting(
-        "euler", "the ODE solver of the model's liquid cells", section="model", solver=True
-    )
+        "euler", "the ODE solver of the model's liquid cells", section="model", solver=True,
+        change=True,
+    )  # fmt: skip
     solver_options: dict[str, Any] = setting(
-        {}, "an option of the solver, as KEY=VALUE; repeat it for more", section="model"
-    )
+        {}, "an option of the solver, as KEY=VALUE; repeat it for more", section="model",
+        change=True,
+    )  # fmt: skip
 
-    data: str = setting("cifar10", "cifar10, or folder:PATH for your own images", section="data")
+    data: str = setting(
+        "cifar10", "cifar10, or folder:PATH for your own images", section="data", place=True
+    )
     data_root: str | None = setting(
         None, "where the data set is cached", section="data", unset="the library's cache",
         free=True,
@@ -65,27 +77,41 @@ class TrainConfig:
         False, "give the model the class labels, for guided sampling", section="data"
     )
 
-    epochs: int = setting(5, "passes over the data", section="optimisation", low=1)
+    epochs: int = setting(5, "passes over the data", section="optimisation", low=1, change=True)
     max_steps: int | None = setting(
         None, "end after N optimizer steps, if sooner", section="optimisation", low=1,
-        unset="no limit",
+        unset="no limit", change=True,
     )  # fmt: skip
-    batch_size: int = setting(16, "images per process and pass", section="optimisation", low=1)
+    batch_size: int = setting(
+        16, "images of a pass, which all processes share", section="optimisation", low=1
+    )
     gradient_accumulation: int = setting(
         1, "passes whose gradients make one optimizer step", section="optimisation", low=1
     )
-    lr: float = setting(
-        2e-4, "peak learning rate; falls to 0 over the run as a cosine", section="optimisation",
-        above=0.0,
+    lr: float = setting(2e-4, "peak learning rate", section="optimisation", above=0.0, change=True)
+    lr_schedule: str = setting(
+        "cosine", "the learning rate falls to 0 over the run as a cosine, or is constant",
+        section="optimisation", choices=LR_SCHEDULES, change=True,
     )  # fmt: skip
-    weight_decay: float = setting(0.01, "AdamW's weight decay", section="optimisation", low=0.0)
+    warmup: int = setting(
+        0, "optimizer steps over which the learning rate first rises to its peak",
+        section="optimisation", low=0, change=True,
+    )  # fmt: skip
+    weight_decay: float = setting(
+        0.01, "AdamW's weight decay", section="optimisation", low=0.0, change=True
+    )
     gradient_clip: float | None = setting(
         1.0, "largest norm of the gradient; 'none' for no clipping", section="optimisation",
-        above=0.0, unset="no clipping",
+        above=0.0, unset="no clipping", change=True,
     )  # fmt: skip
     ema_decay: float = setting(
         0.999, "decay of the average of the weights, warmed up", section="optimisation",
-        low=0.0, below=1.0,
+        low=0.0, below=1.0, change=True,
+    )  # fmt: skip
+    ema_lengths: list[float] = setting(
+        [], "lengths of more averages, in parts of the training (0.05 0.1); with --snapshot-every "
+        "any other length can be had of two of them afterwards", section="optimisation",
+        above=0.0, below=LONGEST,
     )  # fmt: skip
 
     schedule: str = setting("cosine", "noise schedule", section="diffusion", choices=SCHEDULES)
@@ -124,7 +150,11 @@ class TrainConfig:
 
     precision: str = setting(
         "auto", "mixed precision (auto: bf16 where the device gains from it)", section="run",
-        choices=PRECISIONS,
+        choices=PRECISIONS, change=True,
+    )  # fmt: skip
+    compile: bool = setting(
+        False, "compile the model (torch.compile), which takes a while and pays in long runs",
+        section="run", change=True,
     )  # fmt: skip
     channels_last: bool = setting(True, "keep images and weights channels-last", section="run")
     device: str | None = setting(
@@ -152,6 +182,16 @@ class TrainConfig:
     log_every: int = setting(
         50, "optimizer steps between lines of metrics", section="run", low=1, free=True
     )
+    tensorboard: bool = setting(
+        False, "also write the metrics for TensorBoard", section="run", free=True
+    )
+    init_from: str | None = setting(
+        None, "start from the weights of another run, in this directory", section="run",
+        unset="new weights", place=True,
+    )  # fmt: skip
+    init_weights: str = setting(
+        "ema", "which of its weights: ema, model (of its last step), or ema-LENGTH", section="run"
+    )
     output: str | None = setting(
         None,
         "the run directory",
@@ -168,7 +208,8 @@ class TrainConfig:
                 value = field.metadata["convert"](value)
             value = of_type(field.name, value, hints[field.name])
             object.__setattr__(self, field.name, value)
-            if value is not None:
+            given = field.metadata.get("object") and is_object(value)
+            if value is not None and not given:
                 check_bounds(field.name, value, field.metadata)
         if self.sample_steps > self.diffusion_steps:
             raise ValueError(
@@ -182,20 +223,31 @@ class TrainConfig:
                 f"sample_guidance={self.sample_guidance} needs a model with classes to guide "
                 "towards: set class_conditional, or leave it at 1"
             )
-        if self.data != "cifar10" and not re.fullmatch(r"folder:.+", self.data):
+        if self.data != "cifar10" and not re.fullmatch(rf"(folder|{OBJECT}):.+", self.data):
             raise ValueError(f"data must be 'cifar10' or 'folder:PATH', got {self.data!r}")
         if "image_channels" in self.model_options:
             raise ValueError(
                 "image_channels belongs to the images: set it as --image-channels, in place of the "
                 "model option"
             )
-        unknown = [name for name in self.model_options if name not in model_options(self.model)]
+        known = {} if is_object(self.model) else model_options(self.model)
+        unknown = [name for name in self.model_options if name not in known]
         if unknown:
             raise ValueError(
                 f"model {self.model!r} takes no option {', '.join(map(repr, unknown))}; "
-                f"it takes {', '.join(model_options(self.model))}"
+                f"it takes {', '.join(known) or 'none'}"
             )
-        solvers.get(self.solver, **self.solver_options)  # a bad name or option raises ValueError
+        if is_object(self.solver) and self.solver_options:
+            raise ValueError(f"solver {self.solver!r} has its options already")
+        if not is_object(self.solver):
+            solvers.get(self.solver, **self.solver_options)  # raises ValueError for a bad one
+        if len(set(self.ema_lengths)) < len(self.ema_lengths):
+            raise ValueError(f"ema_lengths must differ, got {self.ema_lengths}")
+        if self.init_weights not in ("ema", "model") and length_of(self.init_weights) is None:
+            raise ValueError(
+                "init_weights must be 'ema', 'model' or 'ema-LENGTH', such as ema-0.05, got "
+                f"{self.init_weights!r}"
+            )
         self.refuse_steps(self.solver_options)
 
     @classmethod
@@ -258,7 +310,8 @@ class TrainConfig:
     @property
     def run_name(self) -> str:
         """The name of the run directory where ``output`` is not set; see :func:`names.run_name`."""
-        tied = {name: value for name, value in self.to_dict().items() if name not in FREE}
+        free = {field.name for field in fields(self) if field.metadata.get("free")}
+        tied = {name: value for name, value in self.to_dict().items() if name not in free}
         defaults = {name: getattr(TrainConfig(), name) for name in tied}
         return run_name(tied, defaults, {"solver": self.solver} if self.has_cells else {})
 
@@ -270,8 +323,14 @@ class TrainConfig:
     @property
     def has_cells(self) -> bool:
         """Whether the model has liquid cells, and so a use for the solver."""
-        return "steps" in model_options(self.model)
+        return not is_object(self.model) and "steps" in model_options(self.model)
 
 
-# Settings that change what is shown and kept, but not the weights.
-FREE = frozenset(field.name for field in fields(TrainConfig) if field.metadata.get("free"))
+def _marked(*marks: str) -> frozenset[str]:
+    return frozenset(f.name for f in fields(TrainConfig) if any(map(f.metadata.get, marks)))
+
+
+# Settings that change what is shown and kept, but not the weights; and where things lie.
+FREE = _marked("free", "place")
+# Settings that a run may go on with another value of, which its record then tells.
+CHANGEABLE = _marked("change")

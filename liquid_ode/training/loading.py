@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import solvers
 from liquid_ode.diffusion import GaussianDiffusion
 from liquid_ode.training.build import build_diffusion, build_model, describe_model
-from liquid_ode.training.checkpoint import check_description, check_fit, read_tensors
-from liquid_ode.training.config import TrainConfig
+from liquid_ode.training.checkpoint import check_description, check_fit
+from liquid_ode.training.config import TrainConfig, is_object
 from liquid_ode.training.machine import resolve_device
+from liquid_ode.training.objects import Objects
 from liquid_ode.training.run_directory import RunDirectory
+from liquid_ode.training.weights import read_weights
 
 
 def load_config(run_dir: str | Path) -> TrainConfig:
@@ -32,6 +35,7 @@ def load_run(
     solver: str | solvers.Solver | None = None,
     solver_steps: int | Sequence[int] | None = None,
     weights: str = "ema",
+    model: nn.Module | None = None,
     device: str | torch.device | None = None,
 ) -> GaussianDiffusion:
     """The trained model of a run, in evaluation mode, with another solver if one is given.
@@ -42,7 +46,11 @@ def load_run(
             number of steps is that of each scale: see ``solver_steps``.
         solver_steps: solver steps of the model's cells in place of the run's own: its option
             ``steps``, one number for all or one for each scale or resolution.
-        weights: "ema", the average of the weights, or "model", the weights of the last step.
+        weights: "ema", the average of the weights, or "model", the weights of the last step; or
+            "ema-LENGTH", the average over that part of the training (0.05, say): one that the run
+            has made (``ema_lengths``), or made now of two of those and the run's snapshots.
+        model: the network that the run was made with, where ``train`` was given one: it takes the
+            weights, and comes back in the diffusion.
         device: where to put it; the best there is if None.
 
     Raises:
@@ -57,19 +65,25 @@ def load_run(
         config = dataclasses.replace(config, model_options=options)
     num_classes = record["data"]["num_classes"] if config.class_conditional else None
     chosen = solvers.get(solver) if isinstance(solver, str) else solver
-    model = build_model(config, num_classes, chosen)
+    if is_object(config.data):  # the images are not needed
+        config = dataclasses.replace(config, data="cifar10")
+    run_solver = config.solver
+    replaced = chosen if is_object(run_solver) or model is not None else None
+    config = Objects(model=model, solver=replaced).named(config)
+    if model is None:
+        model = build_model(config, num_classes, chosen)
 
-    path = run.weights(weights)
-    header, tensors = read_tensors(path, "weights")
+    what = f"{weights} of {run.path}"
+    header, tensors = read_weights(run, weights)
     whose = f"model {config.model!r} of {run.config}"
-    check_description(header.get("model"), describe_model(config, num_classes), str(path), whose)
+    check_description(header.get("model"), describe_model(config, num_classes), what, whose)
     state = model.state_dict()
-    if chosen is not None:
+    if chosen is not None and not (is_object(run_solver) and config.solver == run_solver):
         # A solver may have coefficients of its own: those of the run's solver do not fit another,
         # and those of the given one are to stay as they are.
         state = {name: value for name, value in state.items() if not _of_solver(name)}
         tensors = {name: value for name, value in tensors.items() if not _of_solver(name)}
-    check_fit(state, tensors, str(path), whose)
+    check_fit(state, tensors, what, whose)
     with torch.no_grad():
         for name, value in state.items():
             value.copy_(tensors[name])

@@ -116,8 +116,10 @@ def accelerator(precision: str, device: torch.device, accumulation: int) -> Iter
     Under ``accelerate launch`` the process group is kept, as it cannot be made twice.
 
     Raises:
-        ValueError: the launcher has chosen another device than ``device``.
+        ValueError: the launcher has chosen another device than ``device``, or has started one
+            process where several were asked for.
     """
+    _refuse_lost_processes()
     from accelerate import Accelerator
     from accelerate.state import (  # type: ignore[import-untyped]
         AcceleratorState,
@@ -147,6 +149,25 @@ def accelerator(precision: str, device: torch.device, accumulation: int) -> Iter
         for state, had in zip(shared, before, strict=True):
             state.clear()
             state.update(had)
+
+
+_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+
+
+def _refuse_lost_processes() -> None:
+    """Raise ValueError where ``accelerate launch --cpu --num_processes 2`` has started but one.
+
+    On CPUs it leaves the starting to MPI. Without MPI it starts one process, which can only tell by
+    the address of a main process, which is for several, and no number of them.
+    """
+    environ = os.environ
+    launched = environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in environ
+    if launched and not any(name in environ for name in _SIZES):
+        raise ValueError(
+            "accelerate launch was asked for several processes on CPUs and has started one process "
+            "only, as it does without MPI: use torchrun --nproc-per-node=N in its place (or unset "
+            "MASTER_PORT for one process)"
+        )
 
 
 def keep_freed_memory() -> bool:

@@ -1,28 +1,104 @@
-"""What a run tells the person who waits for it."""
+"""What a run tells of itself while it goes on: to a person, or to code that is to act on it."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from liquid_ode.diffusion import GaussianDiffusion
+from liquid_ode.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A run after one of its steps."""
+
+    config: TrainConfig
+    run_dir: Path
+    step: int
+    """optimizer steps made"""
+    total_steps: int
+    epoch: int
+    """of that step, counted from 1"""
+    loss: float
+    """a running mean; at the end of an epoch the mean over it"""
+    images_per_second: float
+    """of all processes together"""
+    diffusion: GaussianDiffusion
+    """around the model that is being trained, in training mode"""
+    averaged: GaussianDiffusion
+    """around the averaged weights (``ema``), in evaluation mode"""
 
 
 class Reporter:
-    """Says nothing; the base of those that do."""
+    """Is told of a run, and does nothing: the base of progress bars and of callbacks.
 
-    def start(self, facts: Mapping[str, str], first_step: int, total_steps: int) -> None:
-        """The run is ready: its facts, and which steps are to come."""
+    One with something to do overrides the methods of the moments it waits for. They are called in
+    the main process alone, between two steps; what they draw at random, and the modes and weights
+    they set, are theirs to put back. An exception ends the run, whose last checkpoint is whole:
+    raised in ``epoch``, it ends the run with all of that epoch saved.
+    """
 
-    def step(self, step: int, epoch: str, loss: float, images_per_second: float) -> None:
-        """A step has been made; ``loss`` is a running mean."""
+    def start(self, facts: Mapping[str, str], moment: Moment) -> None:
+        """The run is ready: its facts for people, and where it stands."""
+
+    def step(self, moment: Moment) -> None:
+        """A step has been made."""
+
+    def metrics(self, record: Mapping[str, Any]) -> None:
+        """A line of ``metrics.jsonl`` has been written."""
+
+    def checkpoint(self, moment: Moment, path: Path) -> None:
+        """The state has been saved, in ``path``."""
+
+    def epoch(self, moment: Moment) -> None:
+        """An epoch has ended and is saved. (Told again where a run goes on right after one.)"""
 
     def note(self, text: str) -> None:
         """Something worth a line has happened."""
 
     def close(self) -> None:
         """The run has ended, in whatever way."""
+
+
+class Reporters(Reporter):
+    """Several, told one after the other."""
+
+    def __init__(self, reporters: Iterable[Reporter]) -> None:
+        self.reporters = tuple(reporters)
+
+    def start(self, facts: Mapping[str, str], moment: Moment) -> None:
+        for reporter in self.reporters:
+            reporter.start(facts, moment)
+
+    def step(self, moment: Moment) -> None:
+        for reporter in self.reporters:
+            reporter.step(moment)
+
+    def metrics(self, record: Mapping[str, Any]) -> None:
+        for reporter in self.reporters:
+            reporter.metrics(record)
+
+    def checkpoint(self, moment: Moment, path: Path) -> None:
+        for reporter in self.reporters:
+            reporter.checkpoint(moment, path)
+
+    def epoch(self, moment: Moment) -> None:
+        for reporter in self.reporters:
+            reporter.epoch(moment)
+
+    def note(self, text: str) -> None:
+        for reporter in self.reporters:
+            reporter.note(text)
+
+    def close(self) -> None:
+        for reporter in self.reporters:
+            reporter.close()
 
 
 class ConsoleReporter(Reporter):
@@ -38,7 +114,8 @@ class ConsoleReporter(Reporter):
         self._first = self._step = self._total = 0
         self._began = self._shown = 0.0
 
-    def start(self, facts: Mapping[str, str], first_step: int, total_steps: int) -> None:
+    def start(self, facts: Mapping[str, str], moment: Moment) -> None:
+        first_step, total_steps = moment.step, moment.total_steps
         width = max(map(len, facts), default=0)
         _say("\n".join([*(f"{name:<{width}}  {value}" for name, value in facts.items()), ""]))
         self._first, self._step, self._total = first_step, first_step, total_steps
@@ -54,24 +131,22 @@ class ConsoleReporter(Reporter):
                 "{elapsed} gone, {remaining} left{postfix}",
             )
 
-    def step(self, step: int, epoch: str, loss: float, images_per_second: float) -> None:
-        self._step, now = step, time.monotonic()
+    def step(self, moment: Moment) -> None:
+        self._step, now = moment.step, time.monotonic()
         if now - self._shown < (0.2 if self._bar is not None else self._interval):
             return
         self._shown = now
+        epoch = f"{moment.epoch}/{moment.config.epochs}"
+        speed = f"loss {moment.loss:.4f}, {moment.images_per_second:.0f} images/s"
         if self._bar is not None:
             self._bar.set_description(f"epoch {epoch}", refresh=False)
-            self._bar.set_postfix_str(
-                f"loss {loss:.4f}, {images_per_second:.0f} images/s", refresh=False
-            )
+            self._bar.set_postfix_str(speed, refresh=False)
             with suppress(OSError):
                 self._catch_up()
         else:
-            left = (now - self._began) / (step - self._first) * (self._total - step)
-            _say(
-                f"epoch {epoch}, step {step:,} of {self._total:,}: loss {loss:.4f}, "
-                f"{images_per_second:.0f} images/s, {duration(left)} left"
-            )
+            pace = (now - self._began) / (self._step - self._first)
+            left = duration(pace * (self._total - self._step))
+            _say(f"epoch {epoch}, step {self._step:,} of {self._total:,}: {speed}, {left} left")
 
     def note(self, text: str) -> None:
         if self._bar is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from liquid_ode.evaluation import read_metrics
+from liquid_ode.training.averages import length_of
 from liquid_ode.training.config import TrainConfig
 from liquid_ode.training.errors import CheckpointError, TrainingError
 from liquid_ode.training.lock import locked
@@ -56,13 +57,15 @@ class RunDirectory:
         self.loss_plot = self.path / "loss.png"
 
     def weights(self, which: str) -> Path:
-        """The file of the averaged weights ("ema") or of the trained ones ("model").
+        """The file of the averaged weights ("ema", "ema-0.05"), or of the last step's ("model").
 
         Raises:
             ValueError: another name.
         """
-        if which not in ("ema", "model"):
-            raise ValueError(f"weights must be 'ema' or 'model', got {which!r}")
+        if which not in ("ema", "model") and length_of(which) is None:
+            raise ValueError(
+                f"weights must be 'ema' or 'model', or 'ema-LENGTH' such as ema-0.05, got {which!r}"
+            )
         return self.path / f"{which}.safetensors"
 
     def sample(self, epoch: int) -> Path:
@@ -79,6 +82,10 @@ class RunDirectory:
     def snapshots(self) -> list[Path]:
         """Those that there are, by their steps."""
         return sorted((self.path / "snapshots").glob("step_*.safetensors"))
+
+    @staticmethod
+    def step_of(snapshot: Path) -> int:
+        return int(snapshot.stem.removeprefix("step_"))
 
     def locked(self) -> AbstractContextManager[bool]:
         """Within the block no other process can train here; see :func:`lock.locked`.
@@ -128,7 +135,7 @@ class RunDirectory:
             )
         try:
             config = TrainConfig.from_dict(settings)
-            _ = record["data"]["num_classes"], record["processes"]  # what else is relied on
+            _ = record["data"]["num_classes"]  # what else is relied on
             return config, record
         except KeyError as error:
             raise CheckpointError(f"{self.config} is broken: it lacks {error}") from error

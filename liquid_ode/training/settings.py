@@ -17,8 +17,8 @@ def setting(default: Any, text: str, *, section: str, **bounds: Any) -> Any:
     ``convert`` among these brings what a user may write into the form that is kept.
     """
     metadata = {"help": text, "section": section, **bounds}
-    if isinstance(default, dict):
-        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    if isinstance(default, dict | list):
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -28,6 +28,8 @@ def of_type(name: str, value: Any, hint: Any) -> Any:
     kinds = [typing.get_origin(kind) or kind for kind in accepted]
     if value is None and types.NoneType in kinds:
         return None
+    if list in kinds and isinstance(value, tuple):
+        value = list(value)
     kind = next((kind for kind in kinds if isinstance(value, kind)), kinds[0])
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
@@ -38,6 +40,9 @@ def of_type(name: str, value: Any, hint: Any) -> Any:
         raise ValueError(f"{name} must be finite, got {value!r}")
     if kind is dict:
         return _as_json(name, value)
+    if kind is list:
+        (entry,) = typing.get_args(hint)
+        return [of_type(f"each of {name}", item, entry) for item in value]
     return value
 
 
@@ -49,6 +54,10 @@ def _as_json(name: str, value: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_bounds(name: str, value: Any, bounds: Mapping[str, Any]) -> None:
+    if isinstance(value, list):
+        for entry in value:
+            check_bounds(f"each of {name}", entry, bounds)
+        return
     choices = bounds.get("choices")
     if callable(choices):
         choices = choices()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -79,6 +80,7 @@ class RunState:
     """The state of a run, and its place in the run directory.
 
     Args:
+        averages: of the weights, by the names of their files; "ema" is among them.
         description: what the files of weights say of the model.
         scaler: the gradient scaler of fp16, where there is one.
     """
@@ -86,12 +88,13 @@ class RunState:
     def __init__(
         self,
         model: nn.Module,
-        ema: AveragedModel,
+        averages: Mapping[str, AveragedModel],
         optimizer: torch.optim.Optimizer,
         scaler: Any,
         description: dict[str, Any],
     ) -> None:
-        self.model, self.ema, self.optimizer, self.scaler = model, ema, optimizer, scaler
+        self.model, self.averages = model, averages
+        self.optimizer, self.scaler = optimizer, scaler
         self.description = description
         self.progress = Counters()
         self.saved_step: int | None = None  # of the checkpoint on disk
@@ -104,9 +107,10 @@ class RunState:
         """
         tensors = {
             **under("model", self.model.state_dict()),
-            **under("ema", self.ema.state_dict()),
             **under("optimizer", optimizer_tensors(self.optimizer, self.model)),
         }
+        for name, average in self.averages.items():
+            tensors |= under(name, average.state_dict())
         header = {
             "model": self.description,
             "config": config.to_dict(),
@@ -120,10 +124,18 @@ class RunState:
     def save_weights(self, run: RunDirectory) -> None:
         """Save the weights alone, for use outside training."""
         save_weights(run.weights("model"), self.model, self.description)
-        save_weights(run.weights("ema"), self.ema.module, self.description)
+        for name, average in self.averages.items():
+            save_weights(run.weights(name), average.module, self.description)
 
-    def restore(self, run: RunDirectory, config: TrainConfig) -> None:
+    def restore(
+        self, run: RunDirectory, config: TrainConfig, history: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         """Take everything from the run's checkpoint.
+
+        Args:
+            run: the run directory.
+            config: the run's settings.
+            history: how they have changed, as ``config.json`` tells it.
 
         Raises:
             CheckpointError: the checkpoint is missing, broken, or of another model.
@@ -131,13 +143,14 @@ class RunState:
         header, tensors = read_tensors(run.checkpoint, "checkpoint")
         what, whose = str(run.checkpoint), f"model {config.model!r} of {run.config}"
         check_description(header.get("model"), self.description, what, whose)
-        check_settings(header.get("config"), config, what)
+        check_settings(header.get("config"), config, history, what)
         copy_into(self.model, part(tensors, "model"), what, whose)
-        copy_into(self.ema, part(tensors, "ema"), what, whose)
+        for name, average in self.averages.items():
+            copy_into(average, part(tensors, name), what, whose)
         load_optimizer(self.optimizer, self.model, part(tensors, "optimizer"))
         try:
             self.progress = Counters.from_dict(header["progress"])
-            if self.scaler is not None:
+            if self.scaler is not None and header["scaler"] is not None:
                 self.scaler.load_state_dict(header["scaler"])
         except (KeyError, TypeError, RuntimeError) as error:
             raise CheckpointError(f"{what}: its header is incomplete ({error})") from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,28 +13,26 @@ from torch import Tensor, nn
 
 from liquid_ode.data import ImageSet
 from liquid_ode.evaluation import plot_metrics, save_grid
+from liquid_ode.training.averages import averaged, name_of, power_averaged
+from liquid_ode.training.batches import Batch
 from liquid_ode.training.build import (
-    averaged,
     build_batches,
     build_diffusion,
     build_optimizer,
     build_sampler,
-    cosine_lr,
 )
-from liquid_ode.training.config import TrainConfig
+from liquid_ode.training.config import TrainConfig, is_object
 from liquid_ode.training.errors import Interrupted, TrainingError
-from liquid_ode.training.reporting import Reporter, duration
+from liquid_ode.training.exchange import Exchange
+from liquid_ode.training.grids import SamplingStopped, sample_grid
+from liquid_ode.training.rates import learning_rate
+from liquid_ode.training.reporting import Moment, Reporter, duration
 from liquid_ode.training.run_directory import MetricsLog, RunDirectory, save_bytes
-from liquid_ode.training.signals import Requests
 from liquid_ode.training.state import Counters, Interval, RunState
 from solvers import SolverError
 
 if TYPE_CHECKING:
     from liquid_ode.training.machine import Accelerator
-
-
-class _SamplingStopped(Exception):
-    """Leaves the sampler between two of its steps."""
 
 
 class Trainer:
@@ -63,22 +63,30 @@ class Trainer:
         self.accelerator = accelerator
         self.sampler = build_sampler(config)
         self.batches = build_batches(config, data, accelerator)
-        total = config.epochs * self.batches.steps_per_epoch
-        self.total = total if config.max_steps is None else min(total, config.max_steps)
+        self.total = self.steps_of(config)
+        if config.warmup >= self.total:
+            raise ValueError(
+                f"warmup must be less than the {self.total} steps of the run, got {config.warmup}"
+            )
         self.model = model.to(accelerator.device)
         if config.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
-        self.ema = averaged(self.model, config.ema_decay)
+        self.averages = {"ema": averaged(self.model, config.ema_decay)}
+        for length in config.ema_lengths:
+            self.averages[name_of(length)] = power_averaged(self.model, length)
+        self.averaged = build_diffusion(config, self.averages["ema"].module).eval()
+        if config.compile:  # after the copies, which need none
+            self.model.compile()
         self.optimizer = build_optimizer(config, self.model)
-        self.diffusion, self.engine_optimizer = accelerator.prepare(
-            build_diffusion(config, self.model), self.optimizer
-        )
+        self.plain = build_diffusion(config, self.model)
+        self.diffusion, self.engine_optimizer = accelerator.prepare(self.plain, self.optimizer)
         self.parameters = list(self.model.parameters())
-        self.state = RunState(self.model, self.ema, self.optimizer, accelerator.scaler, description)
+        self.state = RunState(
+            self.model, self.averages, self.optimizer, accelerator.scaler, description
+        )
         self.log = MetricsLog(run.metrics)
-        self.requests = Requests()
-        self._agreed: tuple[int | None, bool] = (None, False)  # what all processes know of
-        self._running_loss = math.nan
+        self.exchange = Exchange(accelerator)
+        self._running_loss = self._epoch_loss = math.nan
         self._began = self._saved = 0.0
 
     @property
@@ -94,6 +102,32 @@ class Trainer:
     def finished(self) -> bool:
         return self.progress.step >= self.total
 
+    def steps_of(self, config: TrainConfig) -> int:
+        """The optimizer steps of a whole run with these settings, on this data."""
+        total = config.epochs * self.batches.steps_per_epoch
+        return total if config.max_steps is None else min(total, config.max_steps)
+
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        config = self.config
+        return learning_rate(
+            config.lr, self.progress.step, self.total,
+            schedule=config.lr_schedule, warmup=config.warmup,
+        )  # fmt: skip
+
+    def moment(self, loss: float) -> Moment:
+        return Moment(
+            config=self.config,
+            run_dir=self.run.path,
+            step=self.progress.step,
+            total_steps=self.total,
+            epoch=self.epoch,
+            loss=loss,
+            images_per_second=self.progress.interval.images_per_second(self.batches.step_images),
+            diffusion=self.plain,
+            averaged=self.averaged,
+        )
+
     def train(self) -> None:
         """Make the steps that are left.
 
@@ -104,7 +138,10 @@ class Trainer:
         self._saved = time.perf_counter()
         self._began = self._saved - self.progress.seconds
         self.model.train()
-        with self.requests:
+        first = self.config.init_from is not None or is_object(self.config.model)
+        with self.exchange:
+            if first and self.state.saved_step is None:  # what it begins with can be lost
+                self.save()
             if self._at_epoch_end():  # resumed there: what follows an epoch may be missing
                 self._end_epoch()
             while not self.finished:
@@ -117,7 +154,7 @@ class Trainer:
                     self._end_epoch()
                 elif self._save_due():
                     self.save()
-                if self._asked()[0]:
+                if self.exchange.stop:
                     self._leave()
 
     # One step ---------------------------------------------------------------------------------
@@ -126,18 +163,19 @@ class Trainer:
         began = time.perf_counter()
         step = self.progress.step
         for group in self.optimizer.param_groups:
-            group["lr"] = cosine_lr(self.config.lr, step, self.total)
+            group["lr"] = self.learning_rate()
         losses = []
         for batch in self.batches.step(step):
             with self.accelerator.accumulate(self.diffusion):
-                loss = self._loss(batch.images, batch.labels, batch.generator)
+                loss = self._loss(batch)
                 self.accelerator.backward(loss)
                 losses.append(loss.detach())
-        loss_value, norm_value = self._agree(torch.stack(losses).mean(), self._clip())
+        loss_value, norm_value = self.exchange.agree(torch.stack(losses).mean(), self._clip())
         self._check_finite(step, loss_value, norm_value)
         self.engine_optimizer.step()
         self.engine_optimizer.zero_grad()
-        self.ema.update_parameters(self.model)
+        for average in self.averages.values():
+            average.update_parameters(self.model)
 
         now = time.perf_counter()
         self.progress.step = step + 1
@@ -146,9 +184,9 @@ class Trainer:
             interval.add(loss_value, norm_value, now - began)
         self._report_step(loss_value)
 
-    def _loss(self, images: Tensor, labels: Tensor | None, generator: torch.Generator) -> Tensor:
+    def _loss(self, batch: Batch) -> Tensor:
         try:
-            loss: Tensor = self.diffusion(images, labels, generator)
+            loss: Tensor = self.diffusion(batch.images, batch.labels, batch.generator, batch.rows)
         except (ValueError, SolverError) as error:
             raise TrainingError(
                 f"step {self.progress.step + 1} of {self.total} failed: {error}. {self._kept()}"
@@ -161,28 +199,6 @@ class Trainer:
         limit = self.config.gradient_clip
         return nn.utils.clip_grad_norm_(self.parameters, math.inf if limit is None else limit)
 
-    def _agree(self, loss: Tensor, norm: Tensor) -> tuple[float, float]:
-        """The loss over all processes, and the norm; what one was asked for, all are.
-
-        (One wait for the device, and one exchange, in a step. The norm is the same everywhere.)
-        """
-        values = torch.stack([loss.float(), norm.float()])
-        if self.accelerator.num_processes > 1:
-            asked = [float(self.requests.stop or 0), float(self.requests.save)]
-            row = torch.cat([values, values.new_tensor(asked)])
-            table = self.accelerator.gather(row).view(-1, 4)
-            values = table[:, :2].mean(0)
-            stop, save = table[:, 2:].amax(0).tolist()
-            self._agreed = int(stop) or None, bool(save)
-        loss_value, norm_value = values.tolist()
-        return loss_value, norm_value
-
-    def _asked(self) -> tuple[int | None, bool]:
-        """The signal on which to stop now, and whether to save: the same in all processes."""
-        if self.accelerator.num_processes > 1:
-            return self._agreed
-        return self.requests.stop, self.requests.save
-
     def _check_finite(self, step: int, loss: float, norm: float) -> None:
         # With fp16 the scaler meets gradients that are not finite: it leaves the step out.
         scaled = self.accelerator.scaler is not None
@@ -192,7 +208,8 @@ class Trainer:
         raise TrainingError(
             f"the {what} became {loss if what == 'loss' else norm} in step {step + 1} of "
             f"{self.total}, so the run was stopped before that step changed the weights. "
-            f"{self._kept()}. A lower lr, precision 'no', or a solver with more steps may avoid it"
+            f"{self._kept()}. Go on from there with a lower rate (--resume "
+            f"{shlex.quote(str(self.run.path))} --lr X), precision 'no' or another solver"
         )
 
     def _kept(self) -> str:
@@ -208,31 +225,27 @@ class Trainer:
     def _report_step(self, loss: float) -> None:
         started = not math.isnan(self._running_loss)
         self._running_loss = 0.98 * self._running_loss + 0.02 * loss if started else loss
-        self.reporter.step(
-            self.progress.step,
-            f"{self.epoch}/{self.config.epochs}",
-            self._running_loss,
-            self.progress.interval.images_per_second(self.batches.step_images),
-        )
+        self.reporter.step(self.moment(self._running_loss))
 
     def _log(self) -> None:
         interval, self.progress.interval = self.progress.interval, Interval()
         if not self.accelerator.is_main_process:
             return
-        self.log.append(
-            {
-                "step": self.progress.step,
-                "epoch": self.epoch,
-                "loss": interval.loss,
-                "lr": self.optimizer.param_groups[0]["lr"],
-                "grad_norm": interval.norm,
-                "images_per_second": round(interval.images_per_second(self.batches.step_images), 1),
-                "seconds": round(self.progress.seconds, 3),
-            }
-        )
+        record = {
+            "step": self.progress.step,
+            "epoch": self.epoch,
+            "loss": interval.loss,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "grad_norm": interval.norm,
+            "images_per_second": round(interval.images_per_second(self.batches.step_images), 1),
+            "seconds": round(self.progress.seconds, 3),
+        }
+        self.log.append(record)
+        self.reporter.metrics(record)
 
     def _report_epoch(self) -> None:
         interval, self.progress.epoch = self.progress.epoch, Interval()
+        self._epoch_loss = interval.loss
         speed = interval.images_per_second(self.batches.step_images)
         self.reporter.note(
             f"epoch {self.epoch}/{self.config.epochs}: loss {interval.loss:.4f}, "
@@ -245,14 +258,15 @@ class Trainer:
         step, config = self.progress.step, self.config
         if step % config.checkpoint_every == 0 or self._snapshot_due():
             return True
-        if self._asked()[1]:
+        if self.exchange.save:
             return True
         minutes = (time.perf_counter() - self._saved) / 60
         return config.checkpoint_minutes is not None and minutes >= config.checkpoint_minutes
 
     def _snapshot_due(self) -> bool:
         every = self.config.snapshot_every
-        return every is not None and self.progress.step % every == 0
+        step = self.progress.step
+        return every is not None and step > 0 and step % every == 0
 
     def save(self) -> None:
         """Save the state and the weights, and keep the state for good where that is due.
@@ -264,21 +278,25 @@ class Trainer:
             self.state.save(self.run, self.config)
             if self._snapshot_due():
                 save_bytes(self.run.snapshot(self.progress.step), self.run.checkpoint.read_bytes())
-            if self._asked()[1]:
+            if self.exchange.save:
                 self.reporter.note(f"saved at step {self.progress.step:,} of {self.total:,}")
+            self.reporter.checkpoint(self.moment(self._running_loss), self.run.checkpoint)
         self.state.saved_step = self.progress.step
-        self._saved, self.requests.save = time.perf_counter(), False
-        self._agreed = self._agreed[0], False
+        self._saved = time.perf_counter()
+        self.exchange.saved()
 
-    def restore(self) -> None:
+    def restore(self, history: Sequence[Mapping[str, Any]] = ()) -> None:
         """Go on from the run's checkpoint; without one, from the start.
+
+        Args:
+            history: how the settings of the run have changed, as ``config.json`` tells it.
 
         Raises:
             CheckpointError: the checkpoint is broken, or belongs to another model.
         """
         found = self.run.checkpoint.exists()
         if found:
-            self.state.restore(self.run, self.config)
+            self.state.restore(self.run, self.config, history)
         if self.accelerator.is_main_process:
             if found:  # a kill may have come between the checkpoint and the weights
                 self.state.save_weights(self.run)
@@ -288,7 +306,7 @@ class Trainer:
         """Save, say how to go on, and raise Interrupted."""
         if self.state.saved_step != self.progress.step:
             self.save()
-        interruption = Interrupted(self._asked()[0] or 0, self.run.path)
+        interruption = Interrupted(self.exchange.stop, self.run.path)
         self.reporter.note(
             f"saved at step {self.progress.step:,} of {self.total:,}; {interruption}"
         )
@@ -303,45 +321,29 @@ class Trainer:
     def _end_epoch(self) -> None:
         """Make the pictures of the epoch that are due and not there; the state is saved already."""
         if self.accelerator.is_main_process:
-            due = self.finished or self.epoch % self.config.sample_every == 0
-            path = self.run.sample(self.epoch)
-            try:
-                plot_metrics(self.run.metrics, self.run.loss_plot)
-                if due and self.config.samples > 0 and not path.exists():
-                    save_grid(self._sample(), path)
-            except _SamplingStopped:
-                pass
-            except (RuntimeError, ValueError) as error:  # no reason to lose the training
-                self.reporter.note(f"no sample grid of epoch {self.epoch}: {error}")
-            except OSError as error:
-                raise TrainingError(
-                    f"could not save the pictures of epoch {self.epoch}: {error}. {self._kept()}"
-                ) from error
-        if self.accelerator.num_processes > 1:
-            self.accelerator.wait_for_everyone()
-            zero = torch.zeros((), device=self.accelerator.device)
-            self._agree(zero, zero)  # a stop that came meanwhile
-        if self._asked()[0]:
+            self._pictures()
+            if not self.exchange.stop_is_coming():
+                self.reporter.epoch(self.moment(self._epoch_loss))
+        self.exchange.wait()
+        if self.exchange.stop:
             self._leave()
 
-    def _sample(self) -> Tensor:
-        """The same images, by the averaged weights, after every epoch: (N, 3, H, W) in [-1, 1]."""
-        config, device = self.config, self.accelerator.device
-        diffusion = build_diffusion(config, self.ema.module).eval()
-        labels = None
-        if config.class_conditional:
-            labels = torch.arange(config.samples, device=device) % (diffusion.num_classes or 1)
-        with self.accelerator.autocast():
-            return self.sampler.sample(
-                diffusion,
-                config.samples,
-                seeds=config.seed,  # as `examples/sample.py --seed` counts them
-                class_labels=labels,
-                guidance_scale=config.sample_guidance,
-                image_shape=config.image_shape,
-                callback=self._check_stop,
-            )
-
-    def _check_stop(self, *progress: object) -> None:
-        if self.requests.stop is not None:
-            raise _SamplingStopped
+    def _pictures(self) -> None:
+        due = self.finished or self.epoch % self.config.sample_every == 0
+        path = self.run.sample(self.epoch)
+        try:
+            plot_metrics(self.run.metrics, self.run.loss_plot)
+            if due and self.config.samples > 0 and not path.exists():
+                with self.accelerator.autocast():
+                    grid = sample_grid(
+                        self.config, self.sampler, self.averaged, self.exchange.stop_is_coming
+                    )
+                save_grid(grid, path)
+        except SamplingStopped:
+            pass
+        except (RuntimeError, ValueError) as error:  # no reason to lose the training
+            self.reporter.note(f"no sample grid of epoch {self.epoch}: {error}")
+        except OSError as error:
+            raise TrainingError(
+                f"could not save the pictures of epoch {self.epoch}: {error}. {self._kept()}"
+            ) from error

@@ -1,4 +1,4 @@
-"""The parts of the loop by themselves: averaging, learning rate, batches, precision."""
+"""The parts of the loop by themselves: learning rate, batches, precision."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import nn
 
 from liquid_ode.data import ImageSet, to_model_range
 from liquid_ode.training.batches import Batches, derived_seed
-from liquid_ode.training.build import averaged, cosine_lr, warmed_up_decay
 from liquid_ode.training.machine import (
     reproducible,
     resolve_device,
     resolve_precision,
 )
+from liquid_ode.training.rates import learning_rate
 
 
 def numbered(count: int) -> ImageSet:
@@ -32,39 +31,25 @@ def shown(images: torch.Tensor) -> list[int]:
     return ((images[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
 
 
-# Averaging ------------------------------------------------------------------------------------
-
-
-def test_the_average_is_what_it_is_by_hand() -> None:
-    model = nn.Linear(2, 1)
-    ema = averaged(model, decay=0.3)
-    expected = None
-    for update in range(5):
-        with torch.no_grad():
-            model.weight.copy_(torch.randn(1, 2))
-        ema.update_parameters(model)
-        weight = model.weight.detach().clone()
-        decay = min(0.3, (1 + update) / (10 + update))
-        expected = weight if expected is None else decay * expected + (1 - decay) * weight
-        torch.testing.assert_close(ema.module.weight.detach(), expected)
-    assert not ema.module.weight.requires_grad
-
-
-def test_the_decay_warms_up_to_its_value() -> None:
-    assert warmed_up_decay(0.999, 0) == 0.1
-    assert warmed_up_decay(0.999, 90) == 0.91
-    assert warmed_up_decay(0.999, 10**6) == 0.999
-
-
 # Learning rate --------------------------------------------------------------------------------
 
 
 def test_the_learning_rate_goes_from_its_peak_to_zero() -> None:
-    rates = [cosine_lr(2e-4, step, 100) for step in range(101)]
+    rates = [learning_rate(2e-4, step, 100) for step in range(101)]
     assert rates[0] == 2e-4
     assert rates[50] == pytest.approx(1e-4)
     assert rates[100] == 0
     assert rates == sorted(rates, reverse=True)
+
+
+def test_the_learning_rate_warms_up_and_may_stay() -> None:
+    rates = [learning_rate(1.0, step, 100, warmup=20) for step in range(101)]
+    assert rates[:20] == [(step + 1) / 20 for step in range(20)]
+    assert rates[20] == 1.0
+    assert rates[60] == pytest.approx(0.5)
+    assert rates[100] == 0
+    rates = [learning_rate(1.0, k, 9, schedule="constant", warmup=2) for k in range(9)]
+    assert rates == [0.5] + 8 * [1.0]
 
 
 # Batches --------------------------------------------------------------------------------------
@@ -97,16 +82,20 @@ def test_a_step_is_the_same_whenever_it_is_asked_for() -> None:
     assert not torch.equal(draw(one, 10)[1], direct[1])
 
 
-def test_processes_share_a_step_without_overlap() -> None:
-    parts = [
-        Batches(numbered(32), batch_size=2, accumulation=2, process=rank, processes=2)
-        for rank in range(2)
-    ]
-    seen = [[index for b in part.step(3) for index in shown(b.images)] for part in parts]
-    whole = Batches(numbered(32), batch_size=8).step(3)
-    assert sorted(seen[0] + seen[1]) == sorted(shown(next(whole).images))
-    noises = [torch.rand(1, generator=next(part.step(3)).generator) for part in parts]
-    assert noises[0] != noises[1]
+def test_processes_share_a_step_and_an_image_meets_the_same_in_any_of_them() -> None:
+    images = torch.randint(0, 256, (32, 3, 4, 4), dtype=torch.uint8)
+    data, settings = ImageSet(images), {"batch_size": 8, "accumulation": 2, "flip": True}
+    whole = list(Batches(data, **settings).step(1))
+    parts = [list(Batches(data, **settings, process=p, processes=4).step(1)) for p in range(4)]
+    for index, batch in enumerate(whole):
+        shares = [part[index] for part in parts]
+        assert torch.equal(torch.cat([share.images for share in shares]), batch.images)
+        assert [share.rows for share in shares] == [(0, 8), (2, 8), (4, 8), (6, 8)]
+        assert batch.rows == (0, 8)
+        draws = {float(torch.rand(1, generator=b.generator)) for b in [batch, *shares]}
+        assert len(draws) == 1
+    with pytest.raises(ValueError, match=r"3 processes cannot share 8 equally.*multiple of 3"):
+        Batches(data, batch_size=8, processes=3)
 
 
 def test_images_and_labels_stay_together() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from liquid_ode.training import Interrupted, Reporter, TrainConfig, train
+from liquid_ode.training import Interrupted, Moment, Reporter, TrainConfig, train
 from liquid_ode.training.checkpoint import read_tensors
 from liquid_ode.training.signals import Requests
 from tests.training.tiny import Stopper, to, weights
@@ -72,11 +72,11 @@ def test_a_hangup_saves_and_stops(config: TrainConfig, tmp_path: Path) -> None:
 
 def test_sigusr1_saves_and_goes_on(config: TrainConfig, tmp_path: Path) -> None:
     class Look(Stopper):
-        def step(self, step: int, epoch: str, loss: float, images_per_second: float) -> None:
-            if step == self.at + 1:
+        def step(self, moment: Moment) -> None:
+            if moment.step == self.at + 1:
                 header, _ = read_tensors(tmp_path / "run" / "checkpoint.safetensors", "checkpoint")
                 self.notes.append(f"found {header['progress']['step']}")
-            super().step(step, epoch, loss, images_per_second)
+            super().step(moment)
 
     listener = Look(3, signal.SIGUSR1)
     run = train(config, reporter=listener)

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from liquid_ode.training import Reporter, TrainConfig
+from liquid_ode.training import Moment, Reporter, TrainConfig
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_cifar.py"
 SMALL = {"channels": 8, "hidden": [4, 4, 4], "inner": 8, "conditioning": 8, "steps": [1, 1, 1]}
@@ -24,8 +24,8 @@ class Stopper(Reporter):
     def __init__(self, at: int, signum: int = signal.SIGTERM) -> None:
         self.at, self.signum, self.notes = at, signum, list[str]()
 
-    def step(self, step: int, epoch: str, loss: float, images_per_second: float) -> None:
-        if step == self.at:
+    def step(self, moment: Moment) -> None:
+        if moment.step == self.at:
             os.kill(os.getpid(), self.signum)
 
     def note(self, text: str) -> None:
