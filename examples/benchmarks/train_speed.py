@@ -1,6 +1,7 @@
-"""Images per second of training, by precision, memory format and batch size.
+"""Images per second of training, by precision, memory format, compilation and batch size.
 
 python examples/benchmarks/train_speed.py --model improved
+python examples/benchmarks/train_speed.py --model unet --images 12800
 python examples/benchmarks/train_speed.py --from-run runs/improved-euler-seed0
 
 The steps are those of the real training loop (data, EMA, clipping, optimizer, logging), made in
@@ -23,11 +24,15 @@ from liquid_ode.evaluation import read_metrics
 from liquid_ode.training import Reporter, TrainConfig, train
 from liquid_ode.training.machine import keep_freed_memory
 
-SETTINGS = [("no", False), ("no", True), ("bf16", True)]
+# precision, channels last, compiled
+SETTINGS = [
+    ("no", False, False), ("no", True, False), ("no", True, True), ("bf16", True, False),
+    ("bf16", True, True),
+]  # fmt: skip
 
 
 def images_per_second(config: TrainConfig, steps: int) -> float:
-    """The median over the logged intervals but the first, which warms up."""
+    """The median over the logged intervals but the first, which warms up and compiles."""
     with tempfile.TemporaryDirectory() as folder:
         every = max(1, steps // 5)
         settings = {
@@ -46,21 +51,22 @@ def images_per_second(config: TrainConfig, steps: int) -> float:
 def compare(options: argparse.Namespace) -> list[dict[str, object]]:
     rows = []
     for batch_size in options.batch_sizes:
-        speeds: dict[tuple[str, bool], list[float]] = {setting: [] for setting in SETTINGS}
+        speeds: dict[tuple[str, bool, bool], list[float]] = {setting: [] for setting in SETTINGS}
         for _ in range(options.rounds):
-            for precision, channels_last in SETTINGS:
+            for precision, channels_last, compiled in SETTINGS:
                 config = TrainConfig.from_preset(
                     options.model,
                     solver=options.solver,
                     precision=precision,
                     channels_last=channels_last,
+                    compile=compiled,
                     batch_size=batch_size,
                     epochs=1,
                 )
                 speed = images_per_second(config, max(10, options.images // batch_size))
-                speeds[precision, channels_last].append(speed)
+                speeds[precision, channels_last, compiled].append(speed)
         reference = statistics.median(speeds[SETTINGS[0]])
-        for (precision, channels_last), values in speeds.items():
+        for (precision, channels_last, compiled), values in speeds.items():
             speed = statistics.median(values)
             rows.append(
                 {
@@ -69,6 +75,7 @@ def compare(options: argparse.Namespace) -> list[dict[str, object]]:
                     "batch": batch_size,
                     "precision": "float32" if precision == "no" else precision,
                     "memory": "channels_last" if channels_last else "contiguous",
+                    "compiled": "yes" if compiled else "no",
                     "images/s": round(speed),
                     "ratio": round(speed / reference, 2),
                     "5 epochs, minutes": round(250_000 / speed / 60, 1),

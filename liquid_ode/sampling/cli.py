@@ -109,7 +109,9 @@ def sample(options: argparse.Namespace) -> None:
     options.precision = resolve_precision(options.precision, device)
     job = prepare(options.run_dir, options, device)
     config, classes, names = job.config, job.classes, job.class_names
-    weights = f"{options.weights} {_checksum(run.weights(options.weights))}"
+    kept = run.weights(options.weights)
+    # An average that was put together just now is a matter of the run's state.
+    weights = f"{options.weights} {_checksum(kept if kept.is_file() else run.checkpoint)}"
     outputs = open_outputs(options, _record(options, job, weights))
 
     solver = f", solver {options.solver or config.solver}" if config.has_cells else ""

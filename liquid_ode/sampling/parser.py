@@ -24,8 +24,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="seed of the first image; the next have N+1, N+2, ... (default: 0)",
     )  # fmt: skip
     add(
-        "--weights", choices=["ema", "model"], default="ema",
-        help="averaged weights, or those of the last step (default: ema)",
+        "--weights", default="ema", metavar="NAME",
+        help="ema, the averaged weights; model, those of the last step; ema-LENGTH, such as "
+        "ema-0.1, averaged over another part of the training (default: ema)",
     )  # fmt: skip
     add_drawing(parser)
     _add_output(parser.add_argument_group("output and speed"))

@@ -104,7 +104,9 @@ def reconstruction(kept: Sequence[tuple[int, float]], target: tuple[int, float])
     inner = _inner(steps[:, None], gammas[:, None], steps[None], gammas[None])  # (K, K)
     wanted = _inner(steps[:, None], gammas[:, None], step[None], gamma[None])  # (K, 1)
     # Neighbouring profiles are nearly alike: least squares, where solving would amplify rounding.
-    return [float(c) for c in np.linalg.lstsq(inner, wanted, rcond=1e-14)[0][:, 0]]
+    found = np.linalg.lstsq(inner, wanted, rcond=1e-14)[0][:, 0]
+    # Weights that stay the same are their own average, also where little was kept.
+    return [float(c) for c in found / found.sum()]
 
 
 def _columns(pairs: Sequence[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray]:

@@ -211,18 +211,7 @@ class TrainConfig:
             given = field.metadata.get("object") and is_object(value)
             if value is not None and not given:
                 check_bounds(field.name, value, field.metadata)
-        if self.sample_steps > self.diffusion_steps:
-            raise ValueError(
-                f"sample_steps must be at most diffusion_steps ({self.diffusion_steps}), "
-                f"got {self.sample_steps}"
-            )
-        if self.sample_eta > 1:
-            raise ValueError(f"sample_eta must be at most 1, got {self.sample_eta!r}")
-        if self.sample_guidance != 1 and not self.class_conditional:
-            raise ValueError(
-                f"sample_guidance={self.sample_guidance} needs a model with classes to guide "
-                "towards: set class_conditional, or leave it at 1"
-            )
+        self._check_grids()
         if self.data != "cifar10" and not re.fullmatch(rf"(folder|{OBJECT}):.+", self.data):
             raise ValueError(f"data must be 'cifar10' or 'folder:PATH', got {self.data!r}")
         if "image_channels" in self.model_options:
@@ -249,6 +238,20 @@ class TrainConfig:
                 f"{self.init_weights!r}"
             )
         self.refuse_steps(self.solver_options)
+
+    def _check_grids(self) -> None:
+        if self.sample_steps > self.diffusion_steps:
+            raise ValueError(
+                f"sample_steps must be at most diffusion_steps ({self.diffusion_steps}), "
+                f"got {self.sample_steps}"
+            )
+        if self.sample_eta > 1:
+            raise ValueError(f"sample_eta must be at most 1, got {self.sample_eta!r}")
+        if self.sample_guidance != 1 and not self.class_conditional:
+            raise ValueError(
+                f"sample_guidance={self.sample_guidance} needs a model with classes to guide "
+                "towards: set class_conditional, or leave it at 1"
+            )
 
     @classmethod
     def from_preset(cls, name: str, **settings: Any) -> TrainConfig:

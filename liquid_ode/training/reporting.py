@@ -57,7 +57,8 @@ class Reporter:
         """The state has been saved, in ``path``."""
 
     def epoch(self, moment: Moment) -> None:
-        """An epoch has ended and is saved. (Told again where a run goes on right after one.)"""
+        """An epoch has ended and is saved. (Told again where a run goes on right after one: then
+        the loss is NaN, since it is known no more.)"""
 
     def note(self, text: str) -> None:
         """Something worth a line has happened."""

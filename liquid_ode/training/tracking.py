@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,7 +44,7 @@ class TensorBoard(Reporter):
         self._tracker.log(values, step=record["step"])
 
     def epoch(self, moment: Moment) -> None:
-        if self._tracker is not None:
+        if self._tracker is not None and math.isfinite(moment.loss):
             self._tracker.log({"loss of the epoch": moment.loss}, step=moment.step)
 
     def close(self) -> None:

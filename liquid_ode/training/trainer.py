@@ -191,6 +191,14 @@ class Trainer:
             raise TrainingError(
                 f"step {self.progress.step + 1} of {self.total} failed: {error}. {self._kept()}"
             ) from error
+        except RuntimeError as error:
+            if not self.config.compile:
+                raise
+            reason = str(error).strip().partition("\n")[0]
+            raise TrainingError(
+                f"step {self.progress.step + 1} of {self.total} failed in the compiled model: "
+                f"{reason}. {self._kept()}. --no-compile goes on without compiling"
+            ) from error
         return loss
 
     def _clip(self) -> Tensor:

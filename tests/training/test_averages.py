@@ -106,7 +106,7 @@ def test_any_length_comes_out_of_two(wanted: float) -> None:
                 kept.append((step, length))
                 values.append(emas[length].module.weight.detach().clone())
     coefficients = reconstruction(kept, (steps, wanted))
-    assert sum(coefficients) == pytest.approx(1, abs=2e-3)
+    assert sum(coefficients) == pytest.approx(1)
     made = sum(c * value for c, value in zip(coefficients, values, strict=True))
     true = emas[wanted].module.weight.detach()
     other = min(float((emas[k].module.weight.detach() - true).norm()) for k in lengths)
@@ -119,7 +119,7 @@ def test_a_run_keeps_its_averages_and_makes_others_afterwards(
     config: TrainConfig, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(
-        config, samples=0, ema_lengths=[0.05, 0.1, 0.15], snapshot_every=2, lr=5e-3
+        config, samples=0, ema_lengths=[0.05, 0.1, 0.15], snapshot_every=4, lr=5e-3, epochs=10
     )
     plain = train(to(config, tmp_path / "plain", ema_lengths=[]), reporter=Reporter())
     run = train(config, reporter=Reporter())
@@ -139,5 +139,7 @@ def test_a_run_keeps_its_averages_and_makes_others_afterwards(
     for name in ("ema-0.05", "ema-0.1"):
         one, two = (load_file(r / f"{name}.safetensors") for r in (run, tmp_path / "cut"))
         assert all(torch.equal(one[k], two[k]) for k in one)
-    with pytest.raises(CheckpointError, match=r"there are no such averages at 7 steps\. Train wit"):
+    with pytest.raises(
+        CheckpointError, match=r"there are no such averages at 15 steps\. Train wit"
+    ):
         load_run(plain, weights="ema-0.2")

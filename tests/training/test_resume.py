@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -21,7 +22,7 @@ from liquid_ode.training import (
     load_run,
     train,
 )
-from tests.training.tiny import Stopper, command, timeless, to, wait_for, weights
+from tests.training.tiny import Stopper, command, lines, timeless, to, wait_for, weights
 
 
 def test_the_same_seed_gives_the_same_bytes(config: TrainConfig, tmp_path: Path) -> None:
@@ -108,6 +109,22 @@ def test_a_resumed_run_refuses_other_data(config: TrainConfig, images: Path) -> 
             train(resume=run, reporter=Reporter())
     finally:
         extra.unlink()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler here")
+def test_a_compiled_run_resumes_bit_for_bit_and_its_files_are_plain(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(config, samples=0, epochs=1, compile=True)
+    plain = train(to(config, tmp_path / "plain", compile=False), reporter=Reporter())
+    whole = train(config, reporter=Reporter())
+    with pytest.raises(Interrupted):
+        train(to(config, tmp_path / "cut"), reporter=Stopper(3))
+    run = train(resume=tmp_path / "cut", reporter=Reporter())
+    assert weights(run) == weights(whole)
+    load_run(run, device="cpu")
+    for a, b in zip(lines(whole), lines(plain), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
 
 
 # Other processes ------------------------------------------------------------------------------
