@@ -109,7 +109,7 @@ class TrainConfig:
         low=0.0, below=1.0, change=True,
     )  # fmt: skip
     ema_lengths: list[float] = setting(
-        [], "lengths of more averages, in parts of the training (0.05 0.1); with --snapshot-every "
+        [], "lengths of more averages, in parts of the training (0.05 0.1); with snapshots "
         "any other length can be had of two of them afterwards", section="optimisation",
         above=0.0, below=LONGEST,
     )  # fmt: skip

@@ -49,7 +49,8 @@ def test_help_shows_every_setting_and_the_defaults_of_the_preset(
     for field in dataclasses.fields(TrainConfig):
         flag = special.get(field.name, "--" + field.name.replace("_", "-"))
         value = getattr(config, field.name)
-        words = {"None": field.metadata.get("unset"), "True": "on", "False": "off", "{}": "none"}
+        words = {"None": field.metadata.get("unset"), "True": "on", "False": "off", "{}": "none",
+                 "[]": "none"}  # fmt: skip
         shown = words.get(str(value), str(value))
         described = re.search(rf" {flag}[ ,](.*?)\(default: (.*?)[);]", text[start:])
         assert described is not None, flag
@@ -97,10 +98,10 @@ def test_a_run_by_the_command_line(
 
     assert main(arguments) == 2
     assert "already holds a run" in capsys.readouterr().err
-    assert main(["--resume", str(run), "--lr", "0.5"]) == 2
+    assert main(["--resume", str(run), "--seed", "5"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ")
-    assert "lr 0.0002 -> 0.5" in err
+    assert "seed 0 -> 5" in err
     assert main(["--resume", str(run), "--lr", "2e-4", "--log-every", "9"]) == 0
     assert "is finished" in capsys.readouterr().out
 
