@@ -112,6 +112,7 @@ def test_a_resumed_run_refuses_other_data(config: TrainConfig, images: Path) -> 
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler here")
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call")
 def test_a_compiled_run_resumes_bit_for_bit_and_its_files_are_plain(
     config: TrainConfig, tmp_path: Path
 ) -> None:

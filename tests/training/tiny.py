@@ -65,6 +65,6 @@ def command(config: TrainConfig) -> list[str]:
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240  # where other programs run
     while not path.exists() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.005)
