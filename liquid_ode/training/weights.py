@@ -53,7 +53,10 @@ def _reconstructed(run: RunDirectory, length: float) -> Weights:
         tensors = last if step == end else read_tensors(path, "checkpoint")[1]
         for found in config.ema_lengths:
             coefficient = next(weigh)
-            for name, tensor in part(tensors, f"{name_of(found)}/module").items():
+            for entry, tensor in part(tensors, name_of(found)).items():
+                name = entry.removeprefix("module.")
+                if name == entry:  # the average's own counter
+                    continue
                 if tensor.is_floating_point():
                     add = coefficient * tensor.double()
                     total[name] = total[name] + add if name in total else add
