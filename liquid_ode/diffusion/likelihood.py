@@ -12,7 +12,12 @@ from torch import Tensor
 from liquid_ode.diffusion.checks import check_count
 from liquid_ode.diffusion.dequantisation import Dequantisation, GaussianDequantisation
 from liquid_ode.diffusion.gaussian import GaussianDiffusion
-from liquid_ode.diffusion.given_images import GivenBatch, Labels, given_batches
+from liquid_ode.diffusion.given_images import (
+    GivenBatch,
+    Labels,
+    check_images,
+    given_batches,
+)
 from liquid_ode.diffusion.guidance import Guidance
 from liquid_ode.diffusion.inversion import at_sigma
 from liquid_ode.diffusion.noise import SeededNoise, resolve_seeds
@@ -158,8 +163,9 @@ class Likelihood:
             ValueError: where an argument is not as described.
             solvers.SolverError: where a solve fails.
         """
-        steps = (images.detach() + 1) * 127.5
-        if images.is_floating_point() and bool((steps - steps.round()).abs().max() > 0.01):
+        check_images(images, diffusion)
+        steps = (images.detach().float() + 1) * 127.5
+        if bool((steps - steps.round()).abs().max() > 0.01):
             raise ValueError(
                 "bits per dimension are of images of 256 values, k/127.5 - 1; these have others "
                 "between. log_density takes any"
@@ -213,7 +219,6 @@ class Likelihood:
 
         return self._solve(diffusion, x_bar, prepare, seeds, class_labels, batch_size)[0]
 
-    @torch.no_grad()
     def _solve(
         self,
         diffusion: GaussianDiffusion,
@@ -234,7 +239,8 @@ class Likelihood:
         )
         nats: list[list[Tensor]] = [[], []]
         corrections, evaluations = [], [0, 0]
-        with given as batches:
+        # The divergence needs gradients, also for a caller in inference mode.
+        with torch.inference_mode(False), torch.no_grad(), given as batches:
             all_seeds = resolve_seeds(seeds, len(images))
             sigma = float(diffusion.schedule.sigmas[0])
             for batch in batches:

@@ -200,6 +200,16 @@ def test_a_value_depends_on_its_image_and_seed_alone():
     assert Likelihood(steps=4).bits_per_dim(data.diffusion(), images[:1]).image_error != 0
 
 
+def test_a_caller_without_gradients_gets_the_same():
+    data = GaussianData()
+    found = Likelihood(steps=2).log_density(data.diffusion(), data.draw(2).float()).fine
+    for mode in (torch.no_grad(), torch.inference_mode()):
+        with mode:
+            images = data.draw(2).float()
+            other = Likelihood(steps=2).log_density(data.diffusion(), images).fine
+        assert torch.equal(other, found)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -210,6 +220,8 @@ def test_a_value_depends_on_its_image_and_seed_alone():
         (lambda: Likelihood(path=80.0), "path must be"),
         (lambda: Likelihood(dequantisation="uniform"), "dequantisation must be"),
         (lambda: bits(torch.full((1, *SHAPE), 0.123)), "of 256 values"),
+        (lambda: bits(torch.full((1, *SHAPE), math.nan)), "finite"),
+        (lambda: bits("images"), "floating-point"),
         (lambda: bits(torch.zeros(1, *SHAPE, dtype=torch.uint8)), "floating-point"),
         (lambda: bits(torch.ones(2, *SHAPE), seeds=[1]), "one for each of the 2 images"),
         (lambda: bits(torch.ones(2, *SHAPE), class_labels=0), "no classes"),
