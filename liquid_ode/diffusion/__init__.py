@@ -9,6 +9,7 @@ from liquid_ode.diffusion.dequantisation import (
 from liquid_ode.diffusion.dpm_solver import DPMSolver
 from liquid_ode.diffusion.editing import RePaint, image_to_image
 from liquid_ode.diffusion.gaussian import Denoised, GaussianDiffusion, Losses
+from liquid_ode.diffusion.grid_sampler import GridSampler
 from liquid_ode.diffusion.grids import (
     KarrasGrid,
     Level,
@@ -34,7 +35,6 @@ from liquid_ode.diffusion.probability_flow import (
 )
 from liquid_ode.diffusion.sampler_training import SamplerProgress, train_sampler
 from liquid_ode.diffusion.sampling import (
-    GridSampler,
     Progress,
     Sampled,
     Sampler,

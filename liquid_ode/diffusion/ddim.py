@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from liquid_ode.diffusion.grid_sampler import GridSampler
 from liquid_ode.diffusion.grids import TimeGrid, TrailingGrid
 from liquid_ode.diffusion.noise import SeededNoise
-from liquid_ode.diffusion.sampling import GridSampler, GuidedDenoiser
+from liquid_ode.diffusion.sampling import GuidedDenoiser
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from liquid_ode.diffusion.checks import check_count, check_labels
 from liquid_ode.diffusion.gaussian import Denoised, GaussianDiffusion
-from liquid_ode.diffusion.grids import Level, TimeGrid, TrailingGrid
+from liquid_ode.diffusion.grids import Level
 from liquid_ode.diffusion.guidance import Guidance, as_guidance
 from liquid_ode.diffusion.noise import SeededNoise, resolve_seeds
 from liquid_ode.diffusion.schedules import Schedule
@@ -224,36 +223,6 @@ class Sampler(ABC):
                 "or set clip_sample=True on the diffusion"
             )
         return Sampled(result, torch.tensor(evaluations))
-
-
-@dataclass(frozen=True)
-class GridSampler(Sampler):
-    """A sampler that steps from level to level of a grid, and from the last to the clean image.
-
-    Args:
-        steps: how many steps, on the grid that is usual for the sampler; or any
-            :class:`TimeGrid`.
-
-    Raises:
-        ValueError: where ``steps`` is neither.
-    """
-
-    steps: int | TimeGrid = 50
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.steps, TimeGrid):
-            check_count("steps", self.steps)
-
-    @property
-    def grid(self) -> TimeGrid:
-        """The levels visited."""
-        return self.steps if isinstance(self.steps, TimeGrid) else self._usual_grid(self.steps)
-
-    def _usual_grid(self, steps: int) -> TimeGrid:
-        return TrailingGrid(steps)
-
-    def first_sigma(self, schedule: Schedule) -> float:
-        return self.grid.levels(schedule)[0].sigma
 
 
 class SamplingError(RuntimeError):
