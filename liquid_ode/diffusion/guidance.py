@@ -76,6 +76,7 @@ class Guidance:
                 "the guidance's interval must be (low, high) with 0 <= low < high, noise-to-signal "
                 f"ratios; not {self.interval!r}"
             )
+        object.__setattr__(self, "interval", tuple(self.interval))  # a list is no value
         if self.weak is not None and not callable(getattr(self.weak, "output", None)):
             raise ValueError(f"weak must be a GaussianDiffusion, not {type(self.weak).__name__}")
 

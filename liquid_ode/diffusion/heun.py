@@ -55,6 +55,7 @@ class KarrasHeun(GridSampler):
             raise ValueError(
                 f"churn_range must be (low, high) with 0 <= low < high, not {self.churn_range!r}"
             )
+        object.__setattr__(self, "churn_range", tuple(self.churn_range))  # a list is no value
         if not 0 <= self.churn_noise < math.inf:
             raise ValueError(f"churn_noise must be at least 0 and finite, not {self.churn_noise!r}")
 

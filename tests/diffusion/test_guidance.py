@@ -187,6 +187,13 @@ def test_an_earlier_state_of_the_same_weights_shares_them():
     torch.testing.assert_close(guided, DDIM(4).sample(diffusion, 2), rtol=0, atol=1e-5)
 
 
+def test_guidance_is_a_value():
+    one, other = Guidance(2.0, interval=[0.1, 3.0]), Guidance(2.0, interval=(0.1, 3.0))
+    assert one == other
+    assert hash(one) == hash(other)
+    assert hash(KarrasHeun(4, churn=1.0, churn_range=[0.1, 3.0])) is not None
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
