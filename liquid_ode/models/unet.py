@@ -110,7 +110,10 @@ class UShape(Denoiser):
             raise ValueError("a model grows where it was created with progressive=True")
         last = len(self.down) - 1
         if level not in range(last + 1):
-            raise ValueError(f"level must be one of 0 to {last}, not {level!r}")
+            raise ValueError(
+                f"a U-Net of {last + 1} levels works on images halved 0 to {last} times, not "
+                f"{level!r} times"
+            )
         if not 0 <= fade <= 1 or (level == last and fade != 1):
             raise ValueError(
                 f"fade must lie in [0, 1], and be 1 at the smallest size, not {fade!r} at {level}"

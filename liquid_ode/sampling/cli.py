@@ -40,6 +40,7 @@ from liquid_ode.sampling.outputs import (
 )
 from liquid_ode.sampling.parser import make_parser
 from liquid_ode.training import TrainConfig, load_run
+from liquid_ode.training.build import shape_now
 from liquid_ode.training.cli import TOLERANCES, run_reporting_errors
 from liquid_ode.training.machine import autocast, resolve_device, resolve_precision
 from liquid_ode.training.run_directory import RunDirectory
@@ -72,13 +73,6 @@ class Job:
             return None
         return [self.classes[i % len(self.classes)] for i in range(n)]
 
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W); smaller than the run's images where its model is still growing."""
-        channels, height, width = self.config.image_shape
-        smaller = getattr(self.diffusion.model, "reduction", 1)
-        return channels, height // smaller, width // smaller
-
     def draw(self, batch: Batch, callback: Callable[[Progress], None]) -> Sampled:
         return self.sampler.draw(
             self.diffusion,
@@ -86,7 +80,7 @@ class Job:
             seeds=batch.seeds,
             class_labels=batch.labels,
             guidance=self.guidance,
-            image_shape=self.image_shape,
+            image_shape=shape_now(self.config, self.diffusion.model),
             warm_start=self.warm_start,
             callback=callback,
         )

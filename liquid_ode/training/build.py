@@ -23,6 +23,7 @@ from liquid_ode.diffusion import (
     UniformWeighting,
 )
 from liquid_ode.models import create_model
+from liquid_ode.models.unet import UShape
 from liquid_ode.training.batches import Batches
 from liquid_ode.training.config import TrainConfig
 
@@ -45,17 +46,22 @@ def build_model(
         for name, value in _model_options(config).items()
     }
     try:
-        return create_model(config.model, solver=solver, num_classes=num_classes, **options)
+        model = create_model(config.model, solver=solver, num_classes=num_classes, **options)
     except TypeError as error:
         raise ValueError(
             f"model {config.model!r} could not be made with model_options {options}: {error}"
         ) from error
+    if isinstance(model, UShape) and config.progressive:
+        for level in (config.progressive, 0):  # the first of which may be too small
+            model.grow(level)
+    return model
 
 
 def _model_options(config: TrainConfig) -> dict[str, Any]:
-    """The model's options, with the images' channels where they are not the usual three."""
+    """The model's options, with those that other settings bring where these are not usual."""
     channels = {} if config.image_channels == 3 else {"image_channels": config.image_channels}
-    return {**config.model_options, **channels}
+    grows = {"progressive": True} if config.progressive else {}
+    return {**config.model_options, **channels, **grows}
 
 
 def describe_model(config: TrainConfig, num_classes: int | None) -> dict[str, Any]:
@@ -68,6 +74,13 @@ def describe_model(config: TrainConfig, num_classes: int | None) -> dict[str, An
         "diffusion_steps": config.diffusion_steps,
         "prediction": config.prediction,
     }
+
+
+def shape_now(config: TrainConfig, model: nn.Module) -> tuple[int, int, int]:
+    """(C, H, W) of what ``model`` draws: smaller than the images where it is still growing."""
+    channels, height, width = config.image_shape
+    smaller = getattr(model, "reduction", 1)
+    return channels, height // smaller, width // smaller
 
 
 def build_schedule(config: TrainConfig) -> Schedule:

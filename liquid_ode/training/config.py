@@ -114,6 +114,15 @@ class TrainConfig:
         above=0.0, below=LONGEST,
     )  # fmt: skip
 
+    progressive: int = setting(
+        0, "train first on images halved so many times, then on ones halved once less, and so on "
+        "(the U-Nets)", section="optimisation", low=0,
+    )  # fmt: skip
+    progressive_share: float = setting(
+        0.2, "share of the steps for each of the halved sizes", section="optimisation",
+        above=0.0, below=1.0,
+    )  # fmt: skip
+
     schedule: str = setting("cosine", "noise schedule", section="diffusion", choices=SCHEDULES)
     diffusion_steps: int = setting(1000, "steps of noise", section="diffusion", low=2)
     prediction: str = setting(
@@ -237,7 +246,23 @@ class TrainConfig:
                 "init_weights must be 'ema', 'model' or 'ema-LENGTH', such as ema-0.05, got "
                 f"{self.init_weights!r}"
             )
+        if self.progressive:
+            self._check_progressive(known)
         self.refuse_steps(self.solver_options)
+
+    def _check_progressive(self, options: typing.Mapping[str, Any]) -> None:
+        if "progressive" not in options:
+            raise ValueError(
+                f"progressive={self.progressive} needs a model that grows, 'unet' or "
+                f"'liquid_unet', not {self.model!r}"
+            )
+        if self.progressive * self.progressive_share >= 1:
+            raise ValueError(
+                f"progressive={self.progressive} times progressive_share={self.progressive_share} "
+                "must be less than 1, so that some steps are left for whole images"
+            )
+        if self.compile:
+            raise ValueError("progressive and compile exclude each other: the model changes")
 
     def _check_grids(self) -> None:
         if self.sample_steps > self.diffusion_steps:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from liquid_ode.diffusion import DDIM, GaussianDiffusion
+from liquid_ode.training.build import shape_now
 from liquid_ode.training.config import TrainConfig
 
 
@@ -42,6 +43,6 @@ def sample_grid(
         seeds=config.seed,  # as `examples/sample.py --seed` counts them
         class_labels=labels,
         guidance_scale=config.sample_guidance,
-        image_shape=config.image_shape,
+        image_shape=shape_now(config, diffusion.model),
         callback=check,
     )

@@ -108,12 +108,20 @@ def reproducible(seed: int, *, deterministic: bool, threads: int | None) -> Iter
 
 
 @contextmanager
-def accelerator(precision: str, device: torch.device, accumulation: int) -> Iterator[Accelerator]:
+def accelerator(
+    precision: str, device: torch.device, accumulation: int, *, growing: bool = False
+) -> Iterator[Accelerator]:
     """An ``Accelerator`` for one run, which leaves none of its process-wide state behind.
 
     Accelerate keeps its state in class attributes: without this a second run in the same process
     could not choose another precision or device, nor run beside an Accelerator of the caller's.
     Under ``accelerate launch`` the process group is kept, as it cannot be made twice.
+
+    Args:
+        precision: "no", "bf16" or "fp16".
+        device: where to run.
+        accumulation: passes whose gradients make one step.
+        growing: whether there are steps that leave parameters out.
 
     Raises:
         ValueError: the launcher has chosen another device than ``device``, or has started one
@@ -126,7 +134,10 @@ def accelerator(precision: str, device: torch.device, accumulation: int) -> Iter
         GradientState,
         PartialState,
     )
-    from accelerate.utils import GradientAccumulationPlugin  # type: ignore[import-untyped]
+    from accelerate.utils import (  # type: ignore[import-untyped]
+        DistributedDataParallelKwargs,
+        GradientAccumulationPlugin,
+    )
 
     shared: list[dict[str, Any]] = [AcceleratorState._shared_state, GradientState._shared_state]
     if not torch.distributed.is_available() or "LOCAL_RANK" not in os.environ:
@@ -141,6 +152,7 @@ def accelerator(precision: str, device: torch.device, accumulation: int) -> Iter
             mixed_precision=precision,
             cpu=device.type == "cpu",
             gradient_accumulation_plugin=plugin,
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=growing)],
         )
         if made.device.type != device.type:
             raise ValueError(f"device {device.type!r} was asked for, but {made.device} was given")

@@ -98,7 +98,14 @@ def train(
         stack.enter_context(
             reproducible(config.seed, deterministic=config.deterministic, threads=config.threads)
         )
-        engine = stack.enter_context(accelerator(precision, device, config.gradient_accumulation))
+        engine = stack.enter_context(
+            accelerator(
+                precision,
+                device,
+                config.gradient_accumulation,
+                growing=config.progressive > 0,
+            )
+        )
         listener = Reporter()
         if engine.is_main_process:
             more = [TensorBoard()] if config.tensorboard else []

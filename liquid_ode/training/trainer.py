@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from liquid_ode.data import ImageSet
 from liquid_ode.evaluation import plot_metrics, save_grid
+from liquid_ode.models.unet import UShape
 from liquid_ode.training.averages import averaged, name_of, power_averaged
 from liquid_ode.training.batches import Batch
 from liquid_ode.training.build import (
@@ -25,6 +26,7 @@ from liquid_ode.training.config import TrainConfig, is_object
 from liquid_ode.training.errors import Interrupted, TrainingError
 from liquid_ode.training.exchange import Exchange
 from liquid_ode.training.grids import SamplingStopped, sample_grid
+from liquid_ode.training.growth import growth_at, halved
 from liquid_ode.training.rates import learning_rate
 from liquid_ode.training.reporting import Moment, Reporter, duration
 from liquid_ode.training.run_directory import MetricsLog, RunDirectory, save_bytes
@@ -86,6 +88,7 @@ class Trainer:
         )
         self.log = MetricsLog(run.metrics)
         self.exchange = Exchange(accelerator)
+        self._level = 0  # by how many halvings the images of a step are smaller
         self._running_loss = self._epoch_loss = math.nan
         self._began = self._saved = 0.0
 
@@ -164,6 +167,7 @@ class Trainer:
         step = self.progress.step
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
+        self._grow()
         losses = []
         for batch in self.batches.step(step):
             with self.accelerator.accumulate(self.diffusion):
@@ -184,9 +188,26 @@ class Trainer:
             interval.add(loss_value, norm_value, now - began)
         self._report_step(loss_value)
 
+    def _grow(self) -> None:
+        """Bring a progressive run's model to where it is to be in the coming step."""
+        model = self.model
+        if not self.config.progressive or not isinstance(model, UShape):
+            return
+        if self.progress.step == 0:
+            model.grow(self.config.progressive)
+        growth = growth_at(
+            self.progress.step, self.total,
+            halvings=self.config.progressive, share=self.config.progressive_share,
+        )  # fmt: skip
+        self._level = int(math.log2(model.reduction))
+        if growth.level <= self._level:  # a run that was extended does not shrink
+            model.grow(*growth)
+            self._level = growth.level
+
     def _loss(self, batch: Batch) -> Tensor:
         try:
-            loss: Tensor = self.diffusion(batch.images, batch.labels, batch.generator, batch.rows)
+            images = halved(batch.images, self._level)
+            loss: Tensor = self.diffusion(images, batch.labels, batch.generator, batch.rows)
         except (ValueError, SolverError) as error:
             raise TrainingError(
                 f"step {self.progress.step + 1} of {self.total} failed: {error}. {self._kept()}"

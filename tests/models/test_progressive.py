@@ -64,7 +64,7 @@ def test_bad_growth() -> None:
     with pytest.raises(ValueError, match="progressive=True"):
         create_model("unet").grow(1)
     model = create_model("unet", progressive=True)
-    with pytest.raises(ValueError, match="level must be one of 0 to 2, not 3"):
+    with pytest.raises(ValueError, match="halved 0 to 2 times, not 3 times"):
         model.grow(3)
     with pytest.raises(ValueError, match="fade must lie in"):
         model.grow(2, 0.5)
