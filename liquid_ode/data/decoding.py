@@ -73,7 +73,10 @@ def fitted(image: Image.Image, size: tuple[int, int] | None, channels: int) -> P
     """
     from PIL import Image, ImageOps
 
-    upright = _with_channels(ImageOps.exif_transpose(_eight_bits(image)), channels)
+    upright = _eight_bits(image)
+    if image.format != "TIFF":  # which Pillow has turned as it loaded it
+        upright = ImageOps.exif_transpose(upright)
+    upright = _with_channels(upright, channels)
     if size is not None:
         upright = upright.resize(
             size[::-1], Image.Resampling.BICUBIC, box=_central(upright.size, size)
@@ -125,7 +128,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
     # Pillow before 11 gives 16-bit PNG as "I", which elsewhere is 32 bits without a known white.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        values = np.asarray(image).astype(np.float32)  # 0 to 65535, loaded: TIFF is upright now
+        values = np.asarray(image).astype(np.float32)  # 0 to 65535
         tags = getattr(image, "tag_v2", {})
         white = 2.0 ** tags.get(_BITS, (16,))[0] - 1
         levels = (values * (255 / white)).round().clip(0, 255).astype(np.uint8)
@@ -134,8 +137,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         if isinstance(clear, int):  # the one value that is transparent
             alpha = np.where(values == clear, 0, 255).astype(np.uint8)
             grey = Image.merge("LA", (grey, Image.fromarray(alpha)))
-        if not hasattr(image, "tag_v2"):
-            grey.info["exif"] = image.info.get("exif", b"")
+        grey.info["exif"] = image.info.get("exif", b"")
         return grey
     if image.mode.startswith(("I", "F")):
         raise DataError(
