@@ -6,6 +6,7 @@ diffusion = load_run(run)
 
 from liquid_ode.training.config import PRESETS, TrainConfig
 from liquid_ode.training.errors import CheckpointError, Interrupted, TrainingError
+from liquid_ode.training.evaluating import EpochEvaluation
 from liquid_ode.training.loading import load_config, load_run
 from liquid_ode.training.lock import InUseError
 from liquid_ode.training.reporting import ConsoleReporter, Moment, Reporter
@@ -15,6 +16,7 @@ __all__ = [
     "PRESETS",
     "CheckpointError",
     "ConsoleReporter",
+    "EpochEvaluation",
     "InUseError",
     "Interrupted",
     "Moment",

@@ -157,6 +157,15 @@ class TrainConfig:
         free=True,
     )  # fmt: skip
 
+    evaluate_every: int | None = setting(
+        None, "epochs between measurements of FD-cnn, of which the best averaged weights are kept",
+        section="samples", low=1, unset="none are made", free=True,
+    )  # fmt: skip
+    evaluate_samples: int = setting(
+        2000, "images that are drawn for one, more than its 192 features", section="samples",
+        low=193, free=True,
+    )  # fmt: skip
+
     precision: str = setting(
         "auto", "mixed precision (auto: bf16 where the device gains from it)", section="run",
         choices=PRECISIONS, change=True,
@@ -223,6 +232,11 @@ class TrainConfig:
         self._check_grids()
         if self.data != "cifar10" and not re.fullmatch(rf"(folder|{OBJECT}):.+", self.data):
             raise ValueError(f"data must be 'cifar10' or 'folder:PATH', got {self.data!r}")
+        if self.evaluate_every is not None and self.data != "cifar10":
+            raise ValueError(
+                f"evaluate_every needs held-out images, and {self.data} has none: measure from "
+                "Python, by train(config, callbacks=[EpochEvaluation(...)])"
+            )
         if "image_channels" in self.model_options:
             raise ValueError(
                 "image_channels belongs to the images: set it as --image-channels, in place of the "

@@ -46,7 +46,8 @@ def load_run(
             number of steps is that of each scale: see ``solver_steps``.
         solver_steps: solver steps of the model's cells in place of the run's own: its option
             ``steps``, one number for all or one for each scale or resolution.
-        weights: "ema", the average of the weights, or "model", the weights of the last step; or
+        weights: "ema", the average of the weights, "model", the weights of the last step, or
+            "best", the average after the epoch that was measured best (``evaluate_every``); or
             "ema-LENGTH", the average over that part of the training (0.05, say): one that the run
             has made (``ema_lengths``), or made now of two of those and the run's snapshots.
         model: the network that the run was made with, where ``train`` was given one: it takes the

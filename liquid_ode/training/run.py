@@ -18,6 +18,7 @@ from liquid_ode.data.places import expanded
 from liquid_ode.training.build import build_model, describe_model, limited
 from liquid_ode.training.config import TrainConfig
 from liquid_ode.training.continuing import Changes, changes, check_data, merge, told
+from liquid_ode.training.evaluating import cifar10_evaluation
 from liquid_ode.training.facts import run_facts, summary
 from liquid_ode.training.initial import Classes, describe, initialise
 from liquid_ode.training.machine import (
@@ -113,6 +114,9 @@ def train(
             if saved is not None:
                 _lock(stack, run, listener)
         data = _images(config, objects, engine, resumed=saved is not None)
+        if config.evaluate_every is not None and engine.is_main_process:
+            evaluation = cifar10_evaluation(config, data, device, listener.note)
+            listener = Reporters([listener, evaluation])
         trainer, facts = _trainer(config, objects, run, data, engine, listener)
         if saved is not None:
             check_data(saved.record["data"], facts["data"], run)

@@ -59,12 +59,17 @@ class RunDirectory:
     def weights(self, which: str) -> Path:
         """The file of the averaged weights ("ema", "ema-0.05"), or of the last step's ("model").
 
+        "best" are the averaged weights of the epoch that was measured best.
+
         Raises:
             ValueError: another name.
         """
+        if which == "best":
+            return self.path / "ema-best.safetensors"
         if which not in ("ema", "model") and length_of(which) is None:
             raise ValueError(
-                f"weights must be 'ema' or 'model', or 'ema-LENGTH' such as ema-0.05, got {which!r}"
+                f"weights must be 'ema', 'model' or 'best', or 'ema-LENGTH' such as ema-0.05, "
+                f"got {which!r}"
             )
         return self.path / f"{which}.safetensors"
 
