@@ -13,7 +13,7 @@ from liquid_ode.evaluation.features import (
     InceptionFeatures,
     load_classifier,
 )
-from liquid_ode.evaluation.metrics import read_metrics
+from liquid_ode.evaluation.metrics import read_measurements, read_metrics
 from liquid_ode.evaluation.neighbours import Neighbours, nearest, plot_neighbours
 from liquid_ode.evaluation.noisy_images import NoisyImages
 from liquid_ode.evaluation.pictures import plot_metrics, save_grid, save_image
@@ -41,6 +41,7 @@ __all__ = [
     "plot_metrics",
     "plot_neighbours",
     "quantised",
+    "read_measurements",
     "read_metrics",
     "save_animation",
     "save_grid",

@@ -113,7 +113,7 @@ def plot_metrics(metrics_path: str | Path, out: str | Path) -> Path:
         ValueError: the file has no lines with a step and a loss.
         OSError: a file could not be read or written.
     """
-    records = [record for record in read_metrics(metrics_path) if "fd_cnn" not in record]
+    records = read_metrics(metrics_path)
     if not records:
         raise ValueError(f"{metrics_path} has no metrics to draw")
     steps = [record["step"] for record in records]

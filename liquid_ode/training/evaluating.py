@@ -10,7 +10,7 @@ import torch
 
 from liquid_ode.data import ImageSet, load_cifar10
 from liquid_ode.diffusion import DDIM, Sampler
-from liquid_ode.evaluation import read_metrics
+from liquid_ode.evaluation import read_measurements
 from liquid_ode.training.config import TrainConfig
 from liquid_ode.training.errors import TrainingError
 from liquid_ode.training.reporting import Moment, Reporter
@@ -65,8 +65,7 @@ class EpochEvaluation(Reporter):
 
     def epoch(self, moment: Moment) -> None:
         run, last = RunDirectory(moment.run_dir), moment.step == moment.total_steps
-        records = read_metrics(run.metrics)
-        before = {r["step"]: r["fd_cnn"] for r in records if "fd_cnn" in r}
+        before = {line["step"]: line["fd_cnn"] for line in read_measurements(run.metrics)}
         if moment.step in before or not (last or moment.epoch % self._every == 0):
             return
         scores = self._measure(moment)
@@ -77,7 +76,6 @@ class EpochEvaluation(Reporter):
             {
                 "step": moment.step,
                 "epoch": moment.epoch,
-                "loss": records[-1]["loss"],
                 "fd_cnn": scores.images.fd,
                 "kid": scores.images.kid,
                 "evaluated": scores.images.n,

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from liquid_ode.evaluation import read_metrics
+from liquid_ode.evaluation.metrics import read_lines
 from liquid_ode.training.averages import length_of
 from liquid_ode.training.config import TrainConfig
 from liquid_ode.training.errors import CheckpointError, TrainingError
@@ -172,5 +172,5 @@ class MetricsLog:
         """Drop the lines of later steps, and those that are damaged, as by a kill."""
         if not self.path.exists():
             return
-        kept = [json.dumps(r) + "\n" for r in read_metrics(self.path) if r["step"] <= step]
+        kept = [json.dumps(r) + "\n" for r in read_lines(self.path) if r["step"] <= step]
         save_bytes(self.path, "".join(kept).encode())
