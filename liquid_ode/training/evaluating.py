@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from liquid_ode.data import ImageSet, load_cifar10
-from liquid_ode.diffusion import DDIM, Sampler
+from liquid_ode.diffusion import Sampler
 from liquid_ode.evaluation import read_measurements
+from liquid_ode.training.build import build_sampler
 from liquid_ode.training.config import TrainConfig
 from liquid_ode.training.errors import TrainingError
 from liquid_ode.training.reporting import Moment, Reporter
@@ -35,7 +36,7 @@ class EpochEvaluation(Reporter):
         yardstick: makes the yardstick when it is first needed.
         every: epochs between two measurements; after the last there is always one.
         n: images to draw, more than the yardstick has features.
-        sampler: draws them; by default DDIM, in as many steps as for the sample grids.
+        sampler: draws them; by default what draws the sample grids.
         batch_size: images at a time.
         note: is told of each measurement, in a line.
 
@@ -92,11 +93,12 @@ class EpochEvaluation(Reporter):
         labels = None
         if diffusion.num_classes is not None:
             labels = torch.arange(self._n) % diffusion.num_classes
-        images = (self._sampler or DDIM(steps=config.sample_steps)).sample(
+        images = (self._sampler or build_sampler(config)).sample(
             diffusion,
             self._n,
             seeds=config.seed,
             class_labels=labels,
+            guidance_scale=config.sample_guidance,
             batch_size=self._batch_size,
             image_shape=config.image_shape,
         )
