@@ -17,9 +17,27 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from liquid_ode.diffusion import KarrasGrid, KarrasHeun, SamplerProgress, train_sampler
+from liquid_ode.diffusion import (
+    DDIM,
+    KarrasGrid,
+    KarrasHeun,
+    Sampler,
+    SamplerProgress,
+    train_sampler,
+)
 from liquid_ode.training import load_config, load_run
 from liquid_ode.training.cli import run_reporting_errors
+
+
+def heun(steps: int = 24) -> Sampler:
+    return KarrasHeun(KarrasGrid(steps))
+
+
+def ddim(steps: int = 50) -> Sampler:
+    return DDIM(steps)
+
+
+TEACHERS = {"heun": heun, "ddim": ddim}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -32,11 +50,13 @@ def make_parser() -> argparse.ArgumentParser:
     add("--held-out", type=int, default=64, metavar="N", help="to measure on (default: 64)")
     add("--steps", type=int, default=200, metavar="N", help="of training (default: 200)")
     add("--batch-size", type=int, default=16, metavar="N", help="images a step (default: 16)")
-    add("--lr", type=float, default=0.01, metavar="X", help="learning rate (default: 0.01)")
+    add("--lr", type=float, default=0.003, metavar="X", help="learning rate (default: 0.003)")
     add(
-        "--teacher-steps", type=int, default=24, metavar="N",
-        help="steps of the sampler to learn from, Heun on Karras' levels (default: 24)",
+        "--teacher", choices=list(TEACHERS), default="heun",
+        help="the sampler to learn from: Heun on Karras' levels, which is exact, or DDIM, whose "
+        "images a small model may make better (default: heun)",
     )  # fmt: skip
+    add("--teacher-steps", type=int, metavar="N", help="(default: 24 of heun, 50 of ddim)")
     add("--weights", choices=["ema", "model"], default="ema", help="(default: ema)")
     add("--seed", type=int, default=0, metavar="N", help="of all that is drawn (default: 0)")
     add("--device", choices=["cpu", "cuda", "mps"], help="(default: the best)")
@@ -55,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(options: argparse.Namespace) -> None:
     config = load_config(options.run_dir)
+    number = () if options.teacher_steps is None else (options.teacher_steps,)
+    teacher = TEACHERS[options.teacher](*number)
     diffusion = load_run(options.run_dir, weights=options.weights, device=options.device)
     began = time.perf_counter()
     with tqdm(total=options.steps, unit="step", disable=not sys.stderr.isatty()) as bar:
@@ -65,7 +87,7 @@ def train(options: argparse.Namespace) -> None:
 
         sampler = train_sampler(
             diffusion, options.evaluations,
-            teacher=KarrasHeun(KarrasGrid(options.teacher_steps)),
+            teacher=teacher,
             images=options.images, held_out=options.held_out, steps=options.steps,
             batch_size=options.batch_size, lr=options.lr, image_shape=config.image_shape,
             seed=options.seed, callback=show,

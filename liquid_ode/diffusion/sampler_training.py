@@ -54,7 +54,7 @@ def train_sampler(
     held_out: int = 128,
     steps: int = 400,
     batch_size: int = 16,
-    lr: float = 0.01,
+    lr: float = 0.003,
     guidance: Guidance = Guidance(),
     image_shape: Sequence[int] | None = None,
     seed: int = 0,
@@ -69,7 +69,9 @@ def train_sampler(
     Args:
         diffusion: the trained model, whose weights stay as they are.
         evaluations: N, at least 2.
-        teacher: any deterministic sampler that starts where noise has drowned the image.
+        teacher: any deterministic sampler that starts where noise has drowned the image. What
+            comes out is as good as the teacher at best, and the most exact one need not have the
+            best images: of a small model a coarser sampler's may be nearer to the data.
         images: how many noises to train on; a labelled model's classes take turns.
         held_out: how many others to measure on.
         steps: of Adam.

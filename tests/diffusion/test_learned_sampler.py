@@ -134,7 +134,7 @@ def trained() -> tuple[GaussianData, LearnedSampler]:
     data = GaussianData(schedule=LinearSchedule())
     diffusion = data.diffusion()
     sampler = train_sampler(
-        diffusion, 4, teacher=KarrasHeun(KarrasGrid(40)), images=64, held_out=64, steps=150
+        diffusion, 4, teacher=KarrasHeun(KarrasGrid(40)), images=64, held_out=64, steps=150, lr=0.02
     )
     return data, sampler
 

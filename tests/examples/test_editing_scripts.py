@@ -60,7 +60,7 @@ def test_a_trained_sampler_samples(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "sampler.safetensors"
-    small = ["--images", "4", "--held-out", "2", "--steps", "2", "--teacher-steps", "2"]
+    small = ["--images", "4", "--held-out", "2", "--steps", "2", "--teacher", "ddim"]
     out = called("train_sampler", capsys, str(run), "--evaluations", "3", *small, "-o", str(path))
     assert f"--sampler learned:{path}" in out
     assert LearnedSampler.load(path).evaluations == 3
@@ -82,6 +82,7 @@ def test_a_trained_sampler_samples(
         ("likelihood", ["-n", "1", "--probes", "1"], "probes must be"),
         ("train_sampler", ["--evaluations", "1"], "at least 2 noise levels"),
         ("train_sampler", ["--images", "0"], "images must be"),
+        ("train_sampler", ["--teacher-steps", "0"], "steps must be"),
         ("sample", ["--sampler", "learned:nowhere.safetensors"], "there is no file nowhere"),
         ("sample", ["--sampler", "learned:x", "--steps", "3"], "--steps has no effect"),
         ("sample", ["--sampler", "magic"], "--sampler must be one of"),
