@@ -11,7 +11,7 @@ import torch
 from liquid_ode.data import ImageSet, load_cifar10
 from liquid_ode.diffusion import Sampler
 from liquid_ode.evaluation import read_measurements
-from liquid_ode.training.build import build_sampler
+from liquid_ode.training.build import build_sampler, shape_now
 from liquid_ode.training.config import TrainConfig
 from liquid_ode.training.errors import TrainingError
 from liquid_ode.training.reporting import Moment, Reporter
@@ -69,6 +69,8 @@ class EpochEvaluation(Reporter):
         before = {line["step"]: line["fd_cnn"] for line in read_measurements(run.metrics)}
         if moment.step in before or not (last or moment.epoch % self._every == 0):
             return
+        if shape_now(moment.config, moment.averaged.model) != moment.config.image_shape:
+            return  # a progressive run that still draws small images
         scores = self._measure(moment)
         best = scores.images.fd < min(before.values(), default=math.inf)
         if best:  # before the line that says so: a kill between the two repeats both

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,15 @@ def test_a_resumed_run_goes_on_with_its_best(config: TrainConfig, tmp_path: Path
     assert (run / "ema-best.safetensors").read_bytes() == (
         whole / "ema-best.safetensors"
     ).read_bytes()
+
+
+def test_a_progressive_run_is_measured_once_its_images_are_whole(config: TrainConfig) -> None:
+    grows = dataclasses.replace(
+        config, model="unet", model_options={"widths": [8, 8]}, progressive=1,
+        progressive_share=0.5,
+    )  # fmt: skip
+    run = train(grows, reporter=Reporter(), callbacks=[EpochEvaluation(yardstick, n=N)])
+    assert [line["epoch"] for line in lines(run) if "fd_cnn" in line] == [3, 4]
 
 
 def test_settings_that_cannot_be_measured_are_refused(config: TrainConfig) -> None:
