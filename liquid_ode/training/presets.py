@@ -19,7 +19,9 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
     # The same model, trained better than the specification says: the v prediction does not amplify
     # errors at high noise, and so small a model takes five times the learning rate.
     "recommended": {"prediction": "v", "lr": 1e-3},
-    # The two references of the same size, trained exactly as `improved` is.
+    # Others of the same size, trained exactly as `improved` is: two references without an ODE, and
+    # a U-Net of liquid cells.
     "inspired": {"model": "inspired"},
     "unet": {"model": "unet"},
+    "liquid_unet": {"model": "liquid_unet", "solver": "exponential_euler"},
 }
