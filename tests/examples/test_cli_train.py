@@ -67,7 +67,7 @@ def test_options_become_settings() -> None:
     )  # fmt: skip
     assert given == {
         "solver": "midpoint", "solver_options": {"kind": "fast", "rtol": 1e-3}, "lr": 1e-3,
-        "model_options": {"hidden": [1, 2, 3], "steps": [2, 2, 2]}, "flip": True,
+        "model_options": {"hidden": [1, 2, 3], "steps": 2}, "flip": True,
         "gradient_clip": None, "limit": 64, "channels_last": False,
     }  # fmt: skip
     assert parse(["--solver-steps", "3", "5", "7"])["model_options"] == {"steps": [3, 5, 7]}
@@ -93,7 +93,7 @@ def test_a_run_by_the_command_line(
     assert f"{run}/ema.safetensors" in out
     assert f"python examples/sample.py {run}" in out
     config = json.loads((run / "config.json").read_text())["config"]
-    assert config["model_options"]["steps"] == [2, 2, 2]
+    assert config["model_options"]["steps"] == 2
     assert config["solver"] == "midpoint"
 
     assert main(arguments) == 2
