@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from liquid_ode.diffusion import DDIM, GaussianDiffusion
-from liquid_ode.evaluation import read_metrics
+from liquid_ode.evaluation import read_measurements, read_metrics
 from liquid_ode.report.numbers import short
 from liquid_ode.report.time_constants import TimeConstants, time_constants
 from liquid_ode.training import TrainConfig, load_run
@@ -63,6 +63,7 @@ class Run:
         config: its settings.
         record: all of its config.json.
         metrics: the lines of its metrics.
+        measurements: those of what was measured meanwhile.
         evaluations: the records of ``examples/evaluate.py`` in its directory.
         grids: its sample grids, by the number of their epoch.
         drawn: what its model draws; None where it was not asked for.
@@ -73,14 +74,14 @@ class Run:
     config: TrainConfig
     record: Mapping[str, Any]
     metrics: list[dict[str, Any]]
+    measurements: list[dict[str, Any]] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     grids: dict[int, Path] = field(default_factory=dict)
     drawn: Drawn | None = None
 
     @property
     def images_per_step(self) -> int:
-        config = self.config
-        return config.batch_size * config.gradient_accumulation * int(self.record["processes"])
+        return self.config.batch_size * self.config.gradient_accumulation
 
 
 def read_run(path: str | Path) -> Run:
@@ -91,14 +92,24 @@ def read_run(path: str | Path) -> Run:
     """
     run = RunDirectory(path)
     config, record = run.read_record()
-    metrics = read_metrics(run.metrics) if run.metrics.exists() else []
+    metrics, measured = (
+        read(run.metrics) if run.metrics.exists() else []
+        for read in (read_metrics, read_measurements)
+    )
     grids = {
         int(file.stem.removeprefix("epoch_")): file
         for file in sorted((run.path / "samples").glob("epoch_*.png"))
         if file.stem.removeprefix("epoch_").isdecimal()
     }
     return Run(
-        run.path, run.path.resolve().name, config, record, metrics, _evaluations(run.path), grids
+        path=run.path,
+        name=run.path.resolve().name,
+        config=config,
+        record=record,
+        metrics=metrics,
+        measurements=measured,
+        evaluations=_evaluations(run.path),
+        grids=grids,
     )
 
 

@@ -97,6 +97,7 @@ def training(runs: Sequence[Run]) -> str:
         ("grad_norm", "Norm of the gradient", True),
         ("lr", "Learning rate", False),
         ("images_per_second", "Images per second", False),
+        ("fd_cnn", "FD-cnn", True),
     ):
         lines = [line for place, run in enumerate(runs) for line in _curve(run, name, place)]
         chart = line_chart(lines, seen, Axis(title.lower(), log, settled=0.04 if log else 0.0))
@@ -108,7 +109,9 @@ def training(runs: Sequence[Run]) -> str:
 
 def _curve(run: Run, name: str, colour: int) -> list[Line]:
     points = [
-        (m["step"] * run.images_per_step, m[name]) for m in run.metrics if _is_number(m, name)
+        (m["step"] * run.images_per_step, m[name])
+        for m in (*run.metrics, *run.measurements)
+        if _is_number(m, name)
     ]
     if not points:
         return []

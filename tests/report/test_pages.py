@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -194,3 +195,14 @@ def test_the_script(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixt
     assert "Denoising" in Page(page).text
     status = script.main([str(runs[1]), "--weights", "none"])
     check_refusal(status, capsys.readouterr().err, "none")
+
+
+def test_what_was_measured_meanwhile_has_a_curve(runs: list[Path], tmp_path: Path) -> None:
+    copy = tmp_path / "measured"
+    shutil.copytree(runs[1], copy)
+    lines = [{"step": step, "epoch": 1, "fd_cnn": 9.0 - step, "n": 200} for step in (1, 2)]
+    with (copy / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    (page,) = write_reports([copy], n=0)
+    assert "FD-cnn" in Page(page).text
+    assert "FD-cnn" not in Page(write_reports([runs[1]], tmp_path / "plain.html", n=0)[0]).text
