@@ -11,6 +11,7 @@ from liquid_ode.training.loading import load_config, load_run
 from liquid_ode.training.lock import InUseError
 from liquid_ode.training.reporting import ConsoleReporter, Moment, Reporter
 from liquid_ode.training.run import train
+from liquid_ode.training.sharing import share_run
 
 __all__ = [
     "PRESETS",
@@ -25,5 +26,6 @@ __all__ = [
     "TrainingError",
     "load_config",
     "load_run",
+    "share_run",
     "train",
 ]
