@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from liquid_ode.training import load_config, load_run
 from liquid_ode.trained import trained_run, trained_runs
+from liquid_ode.training import load_config, load_run
 
 
 @pytest.mark.parametrize("name", trained_runs())
