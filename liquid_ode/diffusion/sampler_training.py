@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from liquid_ode.diffusion.checks import check_count
+from liquid_ode.diffusion.ddim import DDIM
 from liquid_ode.diffusion.gaussian import GaussianDiffusion
 from liquid_ode.diffusion.grids import KarrasGrid
 from liquid_ode.diffusion.guidance import Guidance
-from liquid_ode.diffusion.heun import KarrasHeun
 from liquid_ode.diffusion.learned_sampler import LearnedSampler, describe
 from liquid_ode.diffusion.noise import seeded_noise
 from liquid_ode.diffusion.sampling import (
@@ -49,7 +49,7 @@ def train_sampler(
     diffusion: GaussianDiffusion,
     evaluations: int = 10,
     *,
-    teacher: Sampler = KarrasHeun(KarrasGrid(32)),
+    teacher: Sampler = DDIM(50),
     images: int = 512,
     held_out: int = 128,
     steps: int = 400,
