@@ -46,7 +46,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("-n", type=int, default=8, metavar="N", help="how many images, even (default: 8)")
     add("--steps", type=int, default=50, metavar="N", help="steps of each method (default: 50)")
     add("--resamplings", type=int, default=5, metavar="N", help="of RePaint (default: 5)")
-    add("--weights", choices=["ema", "model"], default="ema", help="(default: ema)")
+    add("--weights", default="ema", metavar="NAME", help="ema, best, model or ema-LENGTH, such as "
+        "ema-0.1 (default: ema)")  # fmt: skip
     add("--data-root", metavar="DIR", help="where the data set is cached (default: the run's own)")
     add("--device", choices=["cpu", "cuda", "mps"], help="(default: the best)")
     add("-o", "--output", type=Path, metavar="DIR", help="(default: RUN_DIR/edits)")

@@ -50,7 +50,8 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add("--sigma-max", type=float, default=80.0, metavar="X", help="(default: 80)")
     add("--probes", type=int, default=2, metavar="N", help="for each image (default: 2)")
-    add("--weights", choices=["ema", "model"], default="ema", help="(default: ema)")
+    add("--weights", default="ema", metavar="NAME", help="ema, best, model or ema-LENGTH, such as "
+        "ema-0.1 (default: ema)")  # fmt: skip
     add("--seed", type=int, default=0, metavar="N", help="of noise and probes (default: 0)")
     add("--batch-size", type=int, default=32, metavar="N", help="images at a time (default: 32)")
     add("--data-root", metavar="DIR", help="where the data set is cached (default: the run's own)")

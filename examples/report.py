@@ -33,7 +33,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, metavar="N", help="of the first image (default: 0)")
     add(
         "--weights", default="ema", metavar="NAME",
-        help="ema, the averaged weights; model, those of the last step (default: ema)",
+        help="ema, the averaged weights; best, those that were measured best in training; model, "
+        "those of the last step; or ema-LENGTH (default: ema)",
     )  # fmt: skip
     add("--device", choices=["cpu", "cuda", "mps"], help="(default: the best)")
     return parser

@@ -57,7 +57,8 @@ def make_parser() -> argparse.ArgumentParser:
         "on Karras' levels, which follows the ODE more exactly (default: ddim)",
     )  # fmt: skip
     add("--teacher-steps", type=int, metavar="N", help="(default: 50 of ddim, 24 of heun)")
-    add("--weights", choices=["ema", "model"], default="ema", help="(default: ema)")
+    add("--weights", default="ema", metavar="NAME", help="ema, best, model or ema-LENGTH, such as "
+        "ema-0.1 (default: ema)")  # fmt: skip
     add("--seed", type=int, default=0, metavar="N", help="of all that is drawn (default: 0)")
     add("--device", choices=["cpu", "cuda", "mps"], help="(default: the best)")
     add(

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+def numbers(value: int | Sequence[int]) -> tuple[int, ...]:
+    """The numbers of an option that takes several, or one alone: ``attention=2`` is ``(2,)``."""
+    return (value,) if isinstance(value, int) else tuple(value)
 
 
 def check_width(name: str, value: object, *, multiple: int = 1) -> int:

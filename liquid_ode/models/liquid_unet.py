@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from liquid_ode.cells import Wiring
+from liquid_ode.models.blocks import numbers
 from liquid_ode.models.conv_liquid import ConvLiquidBlock, States
 from liquid_ode.models.liquid_part import LiquidPart
 from liquid_ode.models.unet import UShape
@@ -42,7 +43,7 @@ class LiquidUNet(UShape):
         steps: budgets of solver steps at these resolutions; one number for all.
         blocks: at each resolution, on the way down and on the way up.
         attention: levels whose blocks are followed by self-attention, counted from 0, full
-            resolution.
+            resolution; a number alone for one.
         sparsity: share of the connections between a cell's channels that are left out, at random.
         random_steps: numbers of steps of which each pass of training draws one for all cells, so
             that one model serves them all; () trains with ``steps``.
@@ -67,9 +68,9 @@ class LiquidUNet(UShape):
         widths: Sequence[int] = (16, 32, 32),
         steps: int | Sequence[int] = 4,
         blocks: int = 1,
-        attention: Sequence[int] = (),
+        attention: int | Sequence[int] = (),
         sparsity: float = 0.0,
-        random_steps: Sequence[int] = (),
+        random_steps: int | Sequence[int] = (),
         early_share: float = 0.0,
         warm_share: float = 0.0,
         progressive: bool = False,
@@ -84,8 +85,11 @@ class LiquidUNet(UShape):
         for name, share in (("early_share", early_share), ("warm_share", warm_share)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], not {share!r}")
-        if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in random_steps):
-            raise ValueError(f"random_steps must be numbers of at least 1, not {random_steps!r}")
+        drawn = numbers(random_steps)
+        if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in drawn):
+            raise ValueError(
+                f"random_steps must be numbers of at least 1, such as 2,3; not {random_steps!r}"
+            )
         made: list[int] = []  # the level of each block
 
         def block(ins: int, outs: int, level: int) -> ConvLiquidBlock:
@@ -112,7 +116,7 @@ class LiquidUNet(UShape):
             image_channels=image_channels,
         )
         self._levels = made
-        self.random_steps = tuple(random_steps)
+        self.random_steps = drawn
         self.early_share, self.warm_share = early_share, warm_share
         self._carried: States | None = None
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from liquid_ode.models.attention import SelfAttention
-from liquid_ode.models.blocks import ResidualBlock, check_width
+from liquid_ode.models.blocks import ResidualBlock, check_width, numbers
 from liquid_ode.models.denoiser import Denoiser
 from solvers import Solver
 
@@ -42,7 +42,7 @@ class UShape(Denoiser):
         widths: channels at full, half, quarter, ... resolution.
         blocks: at each resolution, on the way down and on the way up.
         attention: levels whose blocks are followed by self-attention, counted from 0, full
-            resolution.
+            resolution; a number alone for one.
         progressive: whether the model can :meth:`grow`: each level then has a stem and a head.
 
     The others are those of :class:`Denoiser`.
@@ -56,24 +56,25 @@ class UShape(Denoiser):
         *,
         widths: Sequence[int],
         blocks: int,
-        attention: Sequence[int],
+        attention: int | Sequence[int],
         progressive: bool,
         **options: Any,
     ) -> None:
         if not widths or any(width % 8 for width in widths):
             raise ValueError(f"widths must be multiples of 8 (GroupNorm(8)), not {widths!r}")
         check_width("blocks", blocks)
-        if any(level not in range(len(widths)) for level in attention):
+        attending = numbers(attention)
+        if any(level not in range(len(widths)) for level in attending):
             raise ValueError(
-                f"attention must name levels from 0 to {len(widths) - 1}, not {list(attention)}"
+                f"attention must name levels from 0 to {len(widths) - 1}, not {list(attending)}"
             )
         super().__init__(channels=widths[0], **options)
 
         def stage(ins: int, outs: int, level: int) -> nn.Module:
             made = [make_block(outs if index else ins, outs, level) for index in range(blocks)]
-            if blocks == 1 and level not in attention:
+            if blocks == 1 and level not in attending:
                 return made[0]
-            return Stage(made, outs, attention=level in attention)
+            return Stage(made, outs, attention=level in attending)
 
         levels = range(len(widths))
         ins = [widths[0], *widths[:-1]]
@@ -190,7 +191,7 @@ class UNet(UShape):
         widths: channels at full, half, quarter, ... resolution.
         blocks: at each resolution, on the way down and on the way up.
         attention: levels whose blocks are followed by self-attention, counted from 0, full
-            resolution.
+            resolution; a number alone for one.
         progressive: whether the model can :meth:`grow` from small images to large ones.
         conditioning: width of the conditioning vector.
         image_channels: of an image.
@@ -203,7 +204,7 @@ class UNet(UShape):
         num_classes: int | None = None,
         widths: Sequence[int] = (16, 24, 24),
         blocks: int = 1,
-        attention: Sequence[int] = (),
+        attention: int | Sequence[int] = (),
         progressive: bool = False,
         conditioning: int = 28,
         image_channels: int = 3,

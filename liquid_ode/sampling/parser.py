@@ -25,8 +25,9 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add(
         "--weights", default="ema", metavar="NAME",
-        help="ema, the averaged weights; model, those of the last step; ema-LENGTH, such as "
-        "ema-0.1, averaged over another part of the training (default: ema)",
+        help="ema, the averaged weights; best, those that were measured best in training; model, "
+        "those of the last step; or ema-LENGTH, such as ema-0.1, averaged over another part of the "
+        "training (default: ema)",
     )  # fmt: skip
     add_drawing(parser)
     _add_output(parser.add_argument_group("output and speed"))

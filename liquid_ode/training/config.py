@@ -208,7 +208,10 @@ class TrainConfig:
         unset="new weights", place=True,
     )  # fmt: skip
     init_weights: str = setting(
-        "ema", "which of its weights: ema, model (of its last step), or ema-LENGTH", section="run"
+        "ema",
+        "which of its weights: ema, best (as measured in training), model (of its last step), "
+        "or ema-LENGTH",
+        section="run",
     )
     output: str | None = setting(
         None,
@@ -255,9 +258,12 @@ class TrainConfig:
             solvers.get(self.solver, **self.solver_options)  # raises ValueError for a bad one
         if len(set(self.ema_lengths)) < len(self.ema_lengths):
             raise ValueError(f"ema_lengths must differ, got {self.ema_lengths}")
-        if self.init_weights not in ("ema", "model") and length_of(self.init_weights) is None:
+        if (
+            self.init_weights not in ("ema", "best", "model")
+            and length_of(self.init_weights) is None
+        ):
             raise ValueError(
-                "init_weights must be 'ema', 'model' or 'ema-LENGTH', such as ema-0.05, got "
+                "init_weights must be 'ema', 'best', 'model' or 'ema-LENGTH', like ema-0.05, got "
                 f"{self.init_weights!r}"
             )
         if self.progressive:

@@ -27,6 +27,11 @@ def read_weights(run: RunDirectory, which: str) -> Weights:
         ValueError: there are no weights of that name.
     """
     path, length = run.weights(which), length_of(which)
+    if which == "best" and run.config.is_file() and not path.is_file():
+        raise CheckpointError(
+            f"{run.path} has no best weights: nothing was measured in training. Train with "
+            "--evaluate-every, or take the weights 'ema'"
+        )
     if length is None or path.is_file():
         return read_tensors(path, "weights")
     return _reconstructed(run, length)

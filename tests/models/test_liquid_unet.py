@@ -160,6 +160,23 @@ def test_training_draws_budgets_early_stops_and_warm_starts() -> None:
     assert outputs(False, steps=4, **shares) == plain[4]  # evaluation draws nothing
 
 
+def test_one_number_stands_for_a_sequence_of_one() -> None:
+    # as --model-option attention=2 gives it
+    one = {"attention": 2, "random_steps": 3}
+    model, same = (
+        create_model("liquid_unet", **one),
+        create_model("liquid_unet", attention=(2,), random_steps=(3,)),
+    )
+    assert model.random_steps == same.random_steps == (3,)
+    assert {n: p.shape for n, p in model.named_parameters()} == {
+        n: p.shape for n, p in same.named_parameters()
+    }
+    names = [name for name, _ in create_model("unet", attention=1).named_parameters()]
+    assert {
+        name.split(".")[1] for name in names if name.startswith("down") and "attention" in name
+    } == {"1"}
+
+
 def test_bad_options_of_the_liquid_unet() -> None:
     for option, value, message in (
         ("steps", (4, 4), "one number or 3"),
@@ -167,6 +184,8 @@ def test_bad_options_of_the_liquid_unet() -> None:
         ("sparsity", 1.0, r"sparsity must lie in \[0, 1\)"),
         ("early_share", 1.5, "early_share must lie"),
         ("random_steps", (0, 4), "random_steps must be"),
+        ("random_steps", "true", "random_steps must be"),
+        ("attention", 4, "attention must name levels from 0 to 2"),
         ("attention", (3,), "attention must name levels from 0 to 2"),
         ("widths", (12, 24), "multiples of 8"),
     ):
