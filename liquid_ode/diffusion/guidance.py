@@ -80,6 +80,12 @@ class Guidance:
         if self.weak is not None and not callable(getattr(self.weak, "output", None)):
             raise ValueError(f"weak must be a GaussianDiffusion, not {type(self.weak).__name__}")
 
+    @property
+    def doubles_the_batch_at_times(self) -> bool:
+        """Whether the model is evaluated on twice the images at some noise levels, not at all."""
+        always = self.interval[0] == 0 and self.interval[1] == math.inf
+        return self.weak is None and self.scale != 1 and not always
+
     def check(self, labels: Tensor | None, num_classes: int | None) -> None:
         """Raise ValueError where a model with so many classes cannot be guided at these labels."""
         if self.scale == 1:

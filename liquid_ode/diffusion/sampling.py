@@ -194,6 +194,11 @@ class Sampler(ABC):
         chosen = as_guidance(guidance_scale, guidance)
         check_labels(labels, diffusion.num_classes, n)
         chosen.check(labels, diffusion.num_classes)
+        if warm_start and chosen.doubles_the_batch_at_times:
+            raise ValueError(
+                "warm_start and classifier-free guidance in an interval exclude each other: where "
+                "guidance begins and ends the batch is another, and the states would be lost"
+            )
 
         images, evaluations = [], []
         with ExitStack() as modes:

@@ -61,6 +61,10 @@ def load_run(
     run = RunDirectory(run_dir)
     config, record = run.read_record()
     if solver_steps is not None:
+        if model is not None:
+            raise ValueError(
+                "solver_steps has no effect on a model that is given: make it with those steps"
+            )
         steps = solver_steps if isinstance(solver_steps, int) else list(solver_steps)
         options = {**config.model_options, "steps": steps}
         config = dataclasses.replace(config, model_options=options)

@@ -44,6 +44,14 @@ def test_guidance_keeps_the_states_of_both_its_halves() -> None:
     torch.testing.assert_close(unguided, plain, rtol=0, atol=1e-3)
 
 
+def test_an_interval_of_guidance_would_lose_the_states() -> None:
+    guidance = Guidance(2.0, interval=(0.5, 5.0))
+    options = {"class_labels": 1, "image_shape": SHAPE, "guidance": guidance}
+    with pytest.raises(ValueError, match="exclude each other"):
+        DDIM(3).sample(diffusion(num_classes=3), 2, warm_start=True, **options)
+    DDIM(3).sample(diffusion(num_classes=3), 2, **options)
+
+
 def test_a_model_without_states_is_named() -> None:
     with pytest.raises(ValueError, match="'liquid_unet', not UNet"):
         DDIM(2).sample(GaussianDiffusion(create_model("unet")), 1, warm_start=True)

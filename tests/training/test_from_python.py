@@ -65,6 +65,8 @@ def test_a_dataset_a_model_and_a_resume_with_the_same(plain: TrainConfig, tmp_pa
         train(**again, dataset=Squares())
     assert weights(train(**again, dataset=Squares(), model=Net())) == weights(run)
     # The model is trained in place, and its weights load into another of its kind.
+    with pytest.raises(ValueError, match="no effect on a model that is given"):
+        load_run(run, model=Net(), solver_steps=3)
     loaded = load_run(run, model=Net(), weights="model", device="cpu").model
     for a, b in zip(loaded.parameters(), net.parameters(), strict=True):
         assert torch.equal(a, b)
