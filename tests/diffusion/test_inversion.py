@@ -235,7 +235,7 @@ def test_the_sampler_is_the_one_that_goes_back():
         (lambda: invert(IMAGES / 0), "finite"),
         (lambda: invert(IMAGES[:0]), "must be a batch"),
         (lambda: invert(IMAGES, class_labels=1), "no classes"),
-        (lambda: invert(IMAGES, guidance_scale=2.0), "class_labels to guide"),
+        (lambda: invert(IMAGES, guidance_scale=2.0), "the model has no classes"),
         (lambda: invert(IMAGES, batch_size=0), "batch_size must be"),
     ],
 )

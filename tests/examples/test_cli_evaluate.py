@@ -107,7 +107,7 @@ def test_images_in_files_are_measured_alike(
         (["RUN"], "CIFAR-10 is no measure for it: name a folder"),
         (["RUN", "--held-out", "TRAIN"], "200 of the 200 held-out images are training images"),
         (["RUN", "--held-out", "TEST", "-n", "192"], "needs more than 192 images, got -n 192"),
-        (["RUN", "--held-out", "TEST", "--weights", "best"], "weights must be"),
+        (["RUN", "--held-out", "TEST", "--weights", "best"], "has no best weights"),
         (["RUN", "--held-out", "NONE"], "does not exist"),
         (["RUN", "NONE", "--held-out", "TEST"], "is no run, no folder of images and no .npz"),
         (["RUN", "--held-out", "TEST", "-n", "-1"], "-n and --neighbours must be at least 0"),

@@ -34,8 +34,10 @@ def test_a_run_comes_back_as_its_model(config: TrainConfig) -> None:
     assert torch.equal(by_name, by_value)
     assert not torch.equal(averaged, by_name)
     assert not torch.equal(averaged, more)
-    with pytest.raises(ValueError, match=r"weights must be .* got 'best'"):
+    with pytest.raises(ValueError, match="has no best weights"):
         load_run(run, weights="best")
+    with pytest.raises(ValueError, match=r"weights must be .* got 'mean'"):
+        load_run(run, weights="mean")
     with pytest.raises(ValueError, match="unknown solver"):
         load_run(run, solver="magic")
 

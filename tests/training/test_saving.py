@@ -6,6 +6,7 @@ import dataclasses
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ from liquid_ode.training.signals import Requests
 from tests.training.tiny import Stopper, to, weights
 
 
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """A hang-up acts, also where these tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def saved_steps(run: Path) -> list[int]:
     return [
         read_tensors(path, "checkpoint")[0]["progress"]["step"]
@@ -23,6 +32,7 @@ def saved_steps(run: Path) -> list[int]:
     ]
 
 
+@pytest.mark.usefixtures("hangups")
 def test_the_first_signal_is_noted_and_the_handlers_come_back() -> None:
     names = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
     before = [signal.getsignal(name) for name in names]
@@ -62,6 +72,7 @@ def test_no_handlers_outside_the_main_thread() -> None:
     assert seen == [before]
 
 
+@pytest.mark.usefixtures("hangups")
 def test_a_hangup_saves_and_stops(config: TrainConfig, tmp_path: Path) -> None:
     whole = train(config, reporter=Reporter())
     with pytest.raises(Interrupted) as caught:
