@@ -119,8 +119,9 @@ def test_a_run_keeps_its_averages_and_makes_others_afterwards(
     config: TrainConfig, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(
-        config, samples=0, ema_lengths=[0.05, 0.1, 0.15], snapshot_every=4, lr=5e-3, epochs=10
-    )
+        config, samples=0, ema_lengths=[0.05, 0.1, 0.15], snapshot_every=4, lr=5e-3, epochs=10,
+        model="unet", model_options={"widths": [8]},
+    )  # fmt: skip
     plain = train(to(config, tmp_path / "plain", ema_lengths=[]), reporter=Reporter())
     run = train(config, reporter=Reporter())
     assert weights(run) == weights(plain)  # the others change nothing

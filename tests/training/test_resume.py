@@ -111,19 +111,38 @@ def test_a_resumed_run_refuses_other_data(config: TrainConfig, images: Path) -> 
         extra.unlink()
 
 
+class Little(torch.nn.Module):
+    """A model that is compiled in a moment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.conv(x)) * (1 + t / 1000)[:, None, None, None]
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler here")
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call")
 def test_a_compiled_run_resumes_bit_for_bit_and_its_files_are_plain(
     config: TrainConfig, tmp_path: Path
 ) -> None:
-    config = dataclasses.replace(config, samples=0, epochs=1, compile=True)
-    plain = train(to(config, tmp_path / "plain", compile=False), reporter=Reporter())
-    whole = train(config, reporter=Reporter())
+    config = dataclasses.replace(
+        config, samples=0, epochs=1, compile=True, model="improved", model_options={}
+    )
+
+    def little() -> Little:  # to compile
+        torch.manual_seed(0)
+        return Little()
+
+    quiet = Reporter()
+    plain = train(to(config, tmp_path / "plain", compile=False), model=little(), reporter=quiet)
+    whole = train(config, model=little(), reporter=quiet)
     with pytest.raises(Interrupted):
-        train(to(config, tmp_path / "cut"), reporter=Stopper(3))
-    run = train(resume=tmp_path / "cut", reporter=Reporter())
+        train(to(config, tmp_path / "cut"), model=little(), reporter=Stopper(3))
+    run = train(resume=tmp_path / "cut", model=little(), reporter=quiet)
     assert weights(run) == weights(whole)
-    load_run(run, device="cpu")
+    load_run(run, model=little(), device="cpu")
     for a, b in zip(lines(whole), lines(plain), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
 
