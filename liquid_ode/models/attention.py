@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from liquid_ode.models.blocks import zeroed
+
 HEAD = 32  # channels of a head
 
 
@@ -24,9 +26,7 @@ class SelfAttention(nn.Module):
         self.heads = max(1, channels // HEAD) if channels % HEAD == 0 else 1
         self.norm = nn.GroupNorm(8, channels)
         self.inputs = nn.Linear(channels, 3 * channels)
-        self.out = nn.Linear(channels, channels)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.out = zeroed(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape

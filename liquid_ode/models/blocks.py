@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,16 @@ def check_width(name: str, value: object, *, multiple: int = 1) -> int:
     return value
 
 
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+
+
+def zeroed(layer: Layer) -> Layer:
+    """The layer with weights and bias of zero: what it ends adds nothing until it is trained."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
 class ConditionedNorm(nn.Module):
     """GroupNorm, then a scale and shift out of the conditioning vector (FiLM).
 
@@ -37,9 +48,7 @@ class ConditionedNorm(nn.Module):
     def __init__(self, channels: int, conditioning: int, *, groups: int = 8) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups, channels)
-        self.film = nn.Linear(conditioning, 2 * channels)
-        nn.init.zeros_(self.film.weight)
-        nn.init.zeros_(self.film.bias)
+        self.film = zeroed(nn.Linear(conditioning, 2 * channels))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         x = self.norm(x)
@@ -59,12 +68,10 @@ class ResidualBlock(nn.Module):
         self.norm1 = ConditionedNorm(channels, conditioning)
         self.conv1 = nn.Conv2d(channels, inner, 3, padding=1)
         self.norm2 = nn.GroupNorm(8, inner)
-        self.conv2 = nn.Conv2d(inner, out_channels, 3, padding=1)
+        self.conv2 = zeroed(nn.Conv2d(inner, out_channels, 3, padding=1))
         self.skip: nn.Module = (
             nn.Identity() if out_channels == channels else nn.Conv2d(channels, out_channels, 1)
         )
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]  # Conv2d has a bias by default
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         inner = self.conv1(F.silu(self.norm1(x, condition)))

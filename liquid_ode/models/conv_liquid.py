@@ -16,7 +16,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Protocol, cast
+from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from liquid_ode.cells.liquid.conv import MapTarget
 from liquid_ode.cells.liquid.dynamics import TAU_MAX, TAU_MIN, bounded_tau
 from liquid_ode.cells.wiring.masks import Wired
 from liquid_ode.cells.wiring.wiring import Wiring
-from liquid_ode.models.blocks import ConditionedNorm, check_width
+from liquid_ode.models.blocks import ConditionedNorm, check_width, zeroed
 from liquid_ode.models.liquid_part import LiquidPart
 from solvers import HandWritten, Pullback, PullbackFunction, SemilinearField, Solver
 from solvers.fields.batch_parts import Rows
@@ -179,13 +180,13 @@ class ConvLiquidDynamics(LiquidPart, Wired):
         drive = self.drive(z)
         weights = self.wired("recurrent"), self.norm.weight, self.norm.bias
         recurrent, scale, shift = (weight.to(drive.dtype) for weight in weights)
-        field = SemilinearField.of_rate(
+        dynamics = SemilinearField.of_rate(
             NormedMapTarget(recurrent, drive, scale, shift),
             self._rate(z, condition).to(drive.dtype),
         )
         h0 = torch.tanh(drive) if start is None else start.to(drive.dtype)
         solver = self.solver.with_steps(self.steps)
-        return solver.solve(field, h0, t_span=(0.0, self.duration)).y
+        return solver.solve(dynamics, h0, t_span=(0.0, self.duration)).y
 
     def _rate(self, z: Tensor, condition: Tensor) -> Tensor:
         """1 / tau."""
@@ -199,12 +200,15 @@ States = dict[int, Tensor]
 """The state of each block, by its place in the model."""
 
 
-class Context(Protocol):
+@dataclass
+class Context:
     """What the blocks of one evaluation are given, and where they leave their states."""
 
     condition: Tensor
-    starts: States
-    ends: States
+    starts: States = field(default_factory=dict)
+    """states to start from"""
+    ends: States = field(default_factory=dict)
+    """where each cell has ended"""
 
 
 class ConvLiquidBlock(nn.Module):
@@ -238,17 +242,16 @@ class ConvLiquidBlock(nn.Module):
             channels, out_channels, conditioning, solver, steps, wiring=wiring
         )
         self.norm2 = nn.GroupNorm(GROUPS, out_channels)
-        self.out = nn.Conv2d(out_channels, out_channels, 1)
+        self.out = zeroed(nn.Conv2d(out_channels, out_channels, 1))
         self.skip: nn.Module = (
             nn.Identity() if out_channels == channels else nn.Conv2d(channels, out_channels, 1)
         )
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]  # Conv2d has a bias by default
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         z = F.silu(self.norm1(x, context.condition))
         start = context.starts.get(self.key)
-        if start is not None and start.shape[::2] != z.shape[::2]:  # of another batch or size
+        places = z.shape[:1] + z.shape[2:]  # (B, H, W)
+        if start is not None and start.shape[:1] + start.shape[2:] != places:
             start = None
         h = self.cell(z, F.silu(context.condition), start)
         context.ends[self.key] = h

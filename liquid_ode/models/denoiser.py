@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from liquid_ode.models.blocks import check_width
+from liquid_ode.models.blocks import check_width, zeroed
 from liquid_ode.models.embedding import Conditioning
 from liquid_ode.models.liquid_part import LiquidPart
 
@@ -53,13 +53,9 @@ class Denoiser(nn.Module):
         self.patch = patch
         self.stem = nn.Conv2d(image_channels, channels // patch**2, 3, padding=1)
         self.norm_out = nn.GroupNorm(8, channels)
-        self.head = nn.Conv2d(channels // patch**2, image_channels, 3, padding=1)
+        self.head = zeroed(nn.Conv2d(channels // patch**2, image_channels, 3, padding=1))
         # What is mostly noise is best predicted by the image itself, scaled by the time step.
-        self.skip = nn.Linear(conditioning, image_channels)
-        nn.init.zeros_(self.skip.weight)
-        nn.init.zeros_(self.skip.bias)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]  # Conv2d has a bias by default
+        self.skip = zeroed(nn.Linear(conditioning, image_channels))
 
     @property
     def reduction(self) -> int:

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from liquid_ode.cells import Wiring
 from liquid_ode.models.blocks import numbers
-from liquid_ode.models.conv_liquid import ConvLiquidBlock, States
+from liquid_ode.models.conv_liquid import Context, ConvLiquidBlock, States
 from liquid_ode.models.liquid_part import LiquidPart
 from liquid_ode.models.unet import UShape
 from solvers import Euler, Solver
-
-
-@dataclass
-class _Context:
-    """What the blocks of one evaluation are given."""
-
-    condition: Tensor
-    starts: States = field(default_factory=dict)
-    """states to start from"""
-    ends: States = field(default_factory=dict)
-    """where each cell has ended"""
 
 
 class LiquidUNet(UShape):
@@ -141,12 +129,12 @@ class LiquidUNet(UShape):
             self._carried = before
 
     def process(self, x: Tensor, condition: Tensor) -> Tensor:
-        context = _Context(condition)
+        context = Context(condition)
         if self._carried is not None:
             context.starts = self._carried
         elif self.training and self.warm_share and _draw() < self.warm_share:
             with torch.no_grad():
-                first = _Context(condition)
+                first = Context(condition)
                 super().process(x, first)
             context.starts = first.ends
         with self._drawn_budgets():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from liquid_ode.models.attention import SelfAttention
-from liquid_ode.models.blocks import ResidualBlock, check_width, numbers
+from liquid_ode.models.blocks import ResidualBlock, check_width, numbers, zeroed
 from liquid_ode.models.denoiser import Denoiser
 from solvers import Solver
 
@@ -174,9 +174,7 @@ class _Head(nn.Sequential):
     """From features to an image, as :class:`Denoiser` does it; starts at zero."""
 
     def __init__(self, channels: int, image_channels: int) -> None:
-        out = nn.Conv2d(channels, image_channels, 3, padding=1)
-        nn.init.zeros_(out.weight)
-        nn.init.zeros_(out.bias)  # type: ignore[arg-type]  # Conv2d has a bias by default
+        out = zeroed(nn.Conv2d(channels, image_channels, 3, padding=1))
         super().__init__(nn.GroupNorm(8, channels), nn.SiLU(), out)
 
 
