@@ -88,7 +88,6 @@ class Trainer:
         )
         self.log = MetricsLog(run.metrics)
         self.exchange = Exchange(accelerator)
-        self._level = 0  # by how many halvings the images of a step are smaller
         self._running_loss = self._epoch_loss = math.nan
         self._began = self._saved = 0.0
 
@@ -167,11 +166,11 @@ class Trainer:
         step = self.progress.step
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
-        self._grow()
+        level = self._grow()
         losses = []
         for batch in self.batches.step(step):
             with self.accelerator.accumulate(self.diffusion):
-                loss = self._loss(batch)
+                loss = self._loss(halved(batch.images, level), batch)
                 self.accelerator.backward(loss)
                 losses.append(loss.detach())
         loss_value, norm_value = self.exchange.agree(torch.stack(losses).mean(), self._clip())
@@ -188,25 +187,28 @@ class Trainer:
             interval.add(loss_value, norm_value, now - began)
         self._report_step(loss_value)
 
-    def _grow(self) -> None:
-        """Bring a progressive run's model to where it is to be in the coming step."""
+    def _grow(self) -> int:
+        """Bring a progressive run's model to where it is to be in the coming step.
+
+        Returns by how many halvings the images of that step are smaller.
+        """
         model = self.model
         if not self.config.progressive or not isinstance(model, UShape):
-            return
+            return 0
         if self.progress.step == 0:
             model.grow(self.config.progressive)
         growth = growth_at(
             self.progress.step, self.total,
             halvings=self.config.progressive, share=self.config.progressive_share,
         )  # fmt: skip
-        self._level = int(math.log2(model.reduction))
-        if growth.level <= self._level:  # a run that was extended does not shrink
-            model.grow(*growth)
-            self._level = growth.level
+        level = int(math.log2(model.reduction))
+        if growth.level > level:  # a run that was extended does not shrink
+            return level
+        model.grow(*growth)
+        return growth.level
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def _loss(self, images: Tensor, batch: Batch) -> Tensor:
         try:
-            images = halved(batch.images, self._level)
             loss: Tensor = self.diffusion(images, batch.labels, batch.generator, batch.rows)
         except (ValueError, SolverError) as error:
             raise TrainingError(
