@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import solvers
-from liquid_ode.diffusion import DDIM, GaussianDiffusion, SamplingError
+from liquid_ode.diffusion import DDIM, GaussianDiffusion, SamplingError, classes_in_turn
 from liquid_ode.evaluation.noisy_images import NoisyImages
 from solvers.fields.derivatives import knows_derivative
 from solvers.learned.recording import cast_problem
@@ -188,9 +188,7 @@ def swapped(
     counted = {name: Counted(held, []) for name, held in cell_solvers(diffusion).items()}
     with standing_in(diffusion, counted):
         errors = images.errors(diffusion, batch_size)
-    labels = None
-    if diffusion.num_classes is not None:
-        labels = torch.arange(samples) % diffusion.num_classes
+    labels = classes_in_turn(samples, diffusion.num_classes)
     synchronize(diffusion.device)
     began = time.perf_counter()
     drawn = DDIM(steps=sample_steps).sample(

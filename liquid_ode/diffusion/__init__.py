@@ -39,6 +39,7 @@ from liquid_ode.diffusion.sampling import (
     Sampled,
     Sampler,
     SamplingError,
+    classes_in_turn,
 )
 from liquid_ode.diffusion.schedules import CosineSchedule, LinearSchedule, Schedule
 from liquid_ode.diffusion.weightings import (
@@ -98,6 +99,7 @@ __all__ = [
     "Velocity",
     "Weighting",
     "arc",
+    "classes_in_turn",
     "image_to_image",
     "seeded_noise",
     "slerp",

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from liquid_ode.diffusion.checks import check_count, check_labels
 from liquid_ode.diffusion.gaussian import GaussianDiffusion
 from liquid_ode.diffusion.guidance import Guidance
-from liquid_ode.diffusion.sampling import (
-    GuidedDenoiser,
-    Progress,
-    evaluation_mode,
-    reporter,
-    resolve_labels,
-)
+from liquid_ode.diffusion.sampling import GuidedDenoiser, Progress, guided_batches
 
 Labels = Tensor | Sequence[int] | int | None
 Callback = Callable[[Progress], None] | None
@@ -86,24 +79,15 @@ def given_batches(
         ValueError: where an argument is not as described.
     """
     check_images(images, diffusion)
-    count = images.shape[0]
-    if batch_size is not None:
-        check_count("batch_size", batch_size)
-    labels = resolve_labels(class_labels, count, diffusion.device)
-    check_labels(labels, diffusion.num_classes, count)
-    guidance.check(labels, diffusion.num_classes)
-
-    def batches() -> Iterator[GivenBatch]:
-        for first in range(0, count, batch_size or count):
-            part = slice(first, first + (batch_size or count))
-            given = images[part].to(diffusion.device, torch.float32)
-            chosen = None if labels is None else labels[part]
-            yield GivenBatch(
-                part, given, GuidedDenoiser(diffusion, chosen, guidance, reporter(callback, first))
-            )
-
-    with ExitStack() as modes:
-        for model in (diffusion, guidance.weak):
-            if isinstance(model, nn.Module):
-                modes.enter_context(evaluation_mode(model))
-        yield batches()
+    with guided_batches(
+        diffusion,
+        len(images),
+        class_labels=class_labels,
+        guidance=guidance,
+        batch_size=batch_size,
+        callback=callback,
+    ) as batches:
+        yield (
+            GivenBatch(part, images[part].to(diffusion.device, torch.float32), denoise)
+            for part, denoise in batches
+        )

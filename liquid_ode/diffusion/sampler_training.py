@@ -19,6 +19,7 @@ from liquid_ode.diffusion.noise import seeded_noise
 from liquid_ode.diffusion.sampling import (
     GuidedDenoiser,
     Sampler,
+    classes_in_turn,
     evaluation_mode,
     resolve_image_shape,
 )
@@ -137,10 +138,9 @@ def _taught(
     batch_size: int,
     guidance: Guidance,
 ) -> _Pairs:
-    count, labels = len(seeds), None
+    count = len(seeds)
+    labels = classes_in_turn(count, diffusion.num_classes)
     noise = seeded_noise(seeds, shape)
-    if diffusion.num_classes is not None:
-        labels = torch.arange(count) % diffusion.num_classes
     images = teacher.sample(
         diffusion,
         count,

@@ -186,14 +186,9 @@ class Sampler(ABC):
     ) -> Sampled:
         """:meth:`sample`, with the evaluations of the denoiser beside the images."""
         check_count("n", n)
-        if batch_size is not None:
-            check_count("batch_size", batch_size)
         shape = resolve_image_shape(diffusion, n, image_shape, initial_noise)
         all_seeds = resolve_seeds(seeds, n)
-        labels = resolve_labels(class_labels, n, diffusion.device)
         chosen = as_guidance(guidance_scale, guidance)
-        check_labels(labels, diffusion.num_classes, n)
-        chosen.check(labels, diffusion.num_classes)
         if warm_start and chosen.doubles_the_batch_at_times:
             raise ValueError(
                 "warm_start and classifier-free guidance in an interval exclude each other: where "
@@ -201,23 +196,20 @@ class Sampler(ABC):
             )
 
         images, evaluations = [], []
-        with ExitStack() as modes:
-            modes.enter_context(evaluation_mode(diffusion))
-            if isinstance(chosen.weak, nn.Module):
-                modes.enter_context(evaluation_mode(chosen.weak))
-            for first in range(0, n, batch_size or n):
-                part = slice(first, first + (batch_size or n))
+        with guided_batches(
+            diffusion,
+            n,
+            class_labels=class_labels,
+            guidance=chosen,
+            batch_size=batch_size,
+            callback=callback,
+        ) as batches:
+            for part, denoise in batches:
                 noise = SeededNoise(all_seeds[part], shape, diffusion.device)
                 # Drawn in any case: it is the first draw of each image's generator.
                 x = noise.draw()  # (B, C, H, W)
                 if initial_noise is not None:
                     x = initial_noise[part].to(diffusion.device, torch.float32)
-                denoise = GuidedDenoiser(
-                    diffusion,
-                    None if labels is None else labels[part],
-                    chosen,
-                    reporter(callback, first),
-                )
                 with carrying_states(diffusion.model) if warm_start else nullcontext():
                     images.append(self._sample_batch(denoise, x, noise))
                 evaluations += [denoise.evaluations] * len(x)
@@ -262,7 +254,51 @@ def carrying_states(model: nn.Module) -> AbstractContextManager[None]:
     return context
 
 
-def reporter(
+@contextmanager
+def guided_batches(
+    diffusion: GaussianDiffusion,
+    n: int,
+    *,
+    class_labels: Tensor | Sequence[int] | int | None,
+    guidance: Guidance,
+    batch_size: int | None,
+    callback: Callable[[Progress], None] | None,
+) -> Iterator[Iterator[tuple[slice, GuidedDenoiser]]]:
+    """Which of n images are in each batch, and the denoiser of these, with their labels.
+
+    All models are in evaluation mode for as long as the context lasts.
+
+    Args:
+        diffusion: the trained model.
+        n: how many images there are.
+        class_labels: one label for all, or n labels; None for no class.
+        guidance: of the denoiser.
+        batch_size: how many at a time; None for all at once.
+        callback: called after each evaluation of the denoiser.
+
+    Raises:
+        ValueError: where an argument is not as described.
+    """
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
+    labels = resolve_labels(class_labels, n, diffusion.device)
+    check_labels(labels, diffusion.num_classes, n)
+    guidance.check(labels, diffusion.num_classes)
+
+    def batches() -> Iterator[tuple[slice, GuidedDenoiser]]:
+        for first in range(0, n, batch_size or n):
+            part = slice(first, first + (batch_size or n))
+            own = None if labels is None else labels[part]
+            yield part, GuidedDenoiser(diffusion, own, guidance, _reporter(callback, first))
+
+    with ExitStack() as modes:
+        for model in (diffusion, guidance.weak):
+            if isinstance(model, nn.Module):
+                modes.enter_context(evaluation_mode(model))
+        yield batches()
+
+
+def _reporter(
     callback: Callable[[Progress], None] | None, first: int
 ) -> Callable[[int, Tensor], None]:
     """What a :class:`GuidedDenoiser` reports to, for a batch that starts at image ``first``."""
@@ -295,6 +331,11 @@ def resolve_image_shape(
             f"initial_noise must have shape {(n, *shape)}, not {tuple(initial_noise.shape)}"
         )
     return shape
+
+
+def classes_in_turn(n: int, num_classes: int | None) -> Tensor | None:
+    """Labels ``(n,)`` 0, 1, …, 0, 1, … of n images; None for a model without classes."""
+    return None if num_classes is None else torch.arange(n) % num_classes
 
 
 def resolve_labels(

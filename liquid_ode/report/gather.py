@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liquid_ode.diffusion import DDIM, GaussianDiffusion
+from liquid_ode.diffusion import DDIM, GaussianDiffusion, classes_in_turn
 from liquid_ode.evaluation import read_measurements, read_metrics
 from liquid_ode.report.numbers import short
 from liquid_ode.report.time_constants import TimeConstants, time_constants
@@ -150,9 +150,7 @@ def draw(
         ValueError: an option is out of range.
     """
     diffusion = load_run(run.path, weights=weights, device=device)
-    labels = None
-    if diffusion.num_classes is not None:
-        labels = torch.arange(n) % diffusion.num_classes
+    labels = classes_in_turn(n, diffusion.num_classes)
     steps = min(steps, run.config.diffusion_steps)
     sampler, frames = DDIM(steps), []
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from liquid_ode.data import ImageSet, load_cifar10
-from liquid_ode.diffusion import Sampler
+from liquid_ode.diffusion import Sampler, classes_in_turn
 from liquid_ode.evaluation import read_measurements
 from liquid_ode.training.build import build_sampler, shape_now
 from liquid_ode.training.config import TrainConfig
@@ -92,14 +92,11 @@ class EpochEvaluation(Reporter):
         config, diffusion = moment.config, moment.averaged
         if self._yardstick is None:
             self._yardstick = self._make()
-        labels = None
-        if diffusion.num_classes is not None:
-            labels = torch.arange(self._n) % diffusion.num_classes
         images = (self._sampler or build_sampler(config)).sample(
             diffusion,
             self._n,
             seeds=config.seed,
-            class_labels=labels,
+            class_labels=classes_in_turn(self._n, diffusion.num_classes),
             guidance_scale=config.sample_guidance,
             batch_size=self._batch_size,
             image_shape=config.image_shape,

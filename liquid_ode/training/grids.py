@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-from liquid_ode.diffusion import DDIM, GaussianDiffusion
+from liquid_ode.diffusion import DDIM, GaussianDiffusion, classes_in_turn
 from liquid_ode.training.build import shape_now
 from liquid_ode.training.config import TrainConfig
 
@@ -35,8 +34,7 @@ def sample_grid(
 
     labels = None
     if config.class_conditional:
-        classes = diffusion.num_classes or 1
-        labels = torch.arange(config.samples, device=diffusion.device) % classes
+        labels = classes_in_turn(config.samples, diffusion.num_classes)
     return sampler.sample(
         diffusion,
         config.samples,
