@@ -35,6 +35,40 @@ from solvers.fields.batch_parts import Rows
 GROUPS = 8
 
 
+def tanh_(x: Tensor) -> Tensor:
+    """tanh in place. In float32 on a CPU as 2 sigmoid(2x) - 1, which takes a quarter of the time."""
+    if x.dtype == torch.float32 and x.device.type == "cpu":
+        return x.mul_(2).sigmoid_().mul_(2).sub_(1)
+    return x.tanh_()
+
+
+class Tanh(HandWritten):
+    """tanh, by :func:`tanh_`."""
+
+    def forward(self, inputs: Sequence[Tensor], *, keep: bool) -> tuple[Tensor, list[Tensor]]:
+        result = tanh_(inputs[0].clone())
+        return result, [result] if keep else []
+
+    def backward(
+        self, inputs: Sequence[Tensor], kept: Sequence[Tensor], grad: Tensor
+    ) -> Sequence[Tensor]:
+        return [torch.ops.aten.tanh_backward(grad, kept[0])]
+
+    def plain(self, *inputs: Tensor) -> Tensor:
+        return torch.tanh(inputs[0])
+
+
+def block_diagonal(kernel: Tensor, groups: int) -> Tensor:
+    """The kernel of the ordinary convolution that does what this one does in groups.
+
+    ``(out, in/groups, 1, 1)`` to ``(out, in, 1, 1)``: on a CPU that takes a third of the time.
+    """
+    outs, ins = kernel.shape[:2]
+    own = kernel.view(groups, outs // groups, 1, ins)
+    apart = torch.eye(groups, dtype=kernel.dtype, device=kernel.device)[:, None, :, None]
+    return (own * apart).view(outs, groups * ins, 1, 1)
+
+
 class NormedMapTarget(MapTarget, PullbackFunction):
     """tanh(W * GroupNorm(h) + drive), ``(B, hidden, H, W)``, that knows its own derivative.
 
@@ -48,7 +82,7 @@ class NormedMapTarget(MapTarget, PullbackFunction):
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         normed = F.group_norm(y, GROUPS, self.scale, self.shift)
         around = self.recurrent.shape[-1] // 2
-        return F.conv2d(normed, self.recurrent, padding=around).add_(self.drive).tanh_()
+        return tanh_(F.conv2d(normed, self.recurrent, padding=around).add_(self.drive))
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -123,11 +157,12 @@ class BoundedRate(HandWritten):
     ) -> Sequence[Tensor]:
         base = inputs[0]
         gate, rate = kept
-        clamped = (rate >= 1 / TAU_MIN).logical_or_(rate <= 1 / TAU_MAX)
-        of_tau = (rate * rate).mul_(grad).neg_().masked_fill_(clamped, 0.0)  # (B, hidden, H, W)
+        # d rate / d tau = -rate^2, and nothing where tau was clamped.
+        free = torch.ops.aten.hardtanh_backward(grad, rate, 1 / TAU_MAX, 1 / TAU_MIN)
+        minus = free.mul_(rate).mul_(rate)  # the gradient of tau, but for its sign
         places = (0, 2, 3)
-        of_base = (of_tau * gate).sum(places) + 0.5 * of_tau.sum(places)  # (hidden,)
-        of_logits = torch.ops.aten.sigmoid_backward(of_tau.mul_(base[:, None, None]), gate)
+        of_base = -(minus * gate).sum(places) - 0.5 * minus.sum(places)  # (hidden,)
+        of_logits = torch.ops.aten.sigmoid_backward(minus.mul_(-base[:, None, None]), gate)
         return of_base, of_logits, of_logits.sum((2, 3))
 
     def plain(self, *inputs: Tensor) -> Tensor:
@@ -184,13 +219,14 @@ class ConvLiquidDynamics(LiquidPart, Wired):
             NormedMapTarget(recurrent, drive, scale, shift),
             self._rate(z, condition).to(drive.dtype),
         )
-        h0 = torch.tanh(drive) if start is None else start.to(drive.dtype)
+        h0 = Tanh()(drive) if start is None else start.to(drive.dtype)
         solver = self.solver.with_steps(self.steps)
         return solver.solve(dynamics, h0, t_span=(0.0, self.duration)).y
 
     def _rate(self, z: Tensor, condition: Tensor) -> Tensor:
         """1 / tau."""
-        return BoundedRate()(self.tau_base, self.tau_input(z), self.tau_condition(condition))
+        logits = F.conv2d(z, block_diagonal(self.tau_input.weight, GROUPS))
+        return BoundedRate()(self.tau_base, logits, self.tau_condition(condition))
 
 
 TAU_FIRST = 0.3

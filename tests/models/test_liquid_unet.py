@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import solvers
 from liquid_ode.models import create_model
-from liquid_ode.models.conv_liquid import BoundedRate, ConvLiquidDynamics, NormedMapTarget
+from liquid_ode.models.conv_liquid import BoundedRate, ConvLiquidDynamics, NormedMapTarget, tanh_
 from solvers import ExponentialEuler, SemilinearField
 from tests.models.busy import busy_model
 
@@ -71,6 +71,11 @@ def test_the_rate_and_its_gradient(base: float) -> None:
     rule = BoundedRate()
     torch.testing.assert_close(rule(*inputs), rule.plain(*inputs))
     assert torch.autograd.gradcheck(rule, inputs)
+
+
+def test_the_hyperbolic_tangent_in_float32() -> None:
+    x = torch.linspace(-100, 100, 100_001)
+    torch.testing.assert_close(tanh_(x.clone()), torch.tanh(x), rtol=0, atol=2e-7)
 
 
 def test_other_solvers_agree_where_they_are_accurate() -> None:
