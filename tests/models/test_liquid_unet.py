@@ -73,6 +73,7 @@ def test_the_rate_and_its_gradient(base: float) -> None:
     assert torch.autograd.gradcheck(rule, inputs)
 
 
+@torch.no_grad()
 def test_the_hyperbolic_tangent_in_float32() -> None:
     x = torch.linspace(-100, 100, 100_001)
     torch.testing.assert_close(tanh_(x.clone()), torch.tanh(x), rtol=0, atol=2e-7)
