@@ -22,10 +22,12 @@ from liquid_ode.training.machine import keep_freed_memory
 
 MODELS = {
     "unet": ("euler", {}),
-    "liquid_unet": ("exponential_euler", {}),
-    "liquid_unet, 3 steps": ("exponential_euler", {"steps": 3}),
-    "liquid_unet, 2 steps": ("exponential_euler", {"steps": 2}),
-    "liquid_unet, adaptive Euler": ("euler", {}),
+    "liquid_unet, 2 steps": ("semi_implicit_euler", {}),
+    "liquid_unet, 1 + 4 + 4 steps": ("semi_implicit_euler", {"steps": [1, 4, 4]}),
+    "liquid_unet, 2 + 4 + 4 steps": ("semi_implicit_euler", {"steps": [2, 4, 4]}),
+    "liquid_unet, 4 steps": ("semi_implicit_euler", {"steps": 4}),
+    "liquid_unet, 4 exponential steps": ("exponential_euler", {"steps": 4}),
+    "liquid_unet, 4 adaptive steps": ("euler", {"steps": 4}),
     "improved": ("euler", {}),
 }
 

@@ -54,7 +54,7 @@ class LiquidUNet(UShape):
         solver: Solver = Euler(),
         num_classes: int | None = None,
         widths: Sequence[int] = (16, 32, 32),
-        steps: int | Sequence[int] = 4,
+        steps: int | Sequence[int] = 2,
         blocks: int = 1,
         attention: int | Sequence[int] = (),
         sparsity: float = 0.0,

@@ -23,5 +23,5 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
     # a U-Net of liquid cells.
     "inspired": {"model": "inspired"},
     "unet": {"model": "unet"},
-    "liquid_unet": {"model": "liquid_unet", "solver": "exponential_euler"},
+    "liquid_unet": {"model": "liquid_unet", "solver": "semi_implicit_euler"},
 }

@@ -23,7 +23,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = draw_images(tmp_path_factory.mktemp("images"), 4)
     config = small_config(
         images, tmp_path_factory.mktemp("runs") / "run", model="liquid_unet",
-        model_options={"widths": [8, 8], "warm_share": 0.5}, lr=0.05, samples=0,
+        model_options={"widths": [8, 8], "steps": 4, "warm_share": 0.5}, lr=0.05, samples=0,
     )  # fmt: skip
     return train(config, reporter=Reporter())
 

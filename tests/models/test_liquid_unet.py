@@ -32,7 +32,8 @@ def test_the_cell_solves_its_equation() -> None:
     """By exponential Euler, written out as in the docstring."""
     cell, (z, c) = dynamics(), maps()
     d = cell.drive(z)
-    gate = 0.5 + torch.sigmoid(cell.tau_input(z) + cell.tau_condition(c)[..., None, None])
+    logits = cell.tau_drive[:, None, None] * d + cell.tau_condition(c)[..., None, None]
+    gate = 0.5 + torch.sigmoid(logits)
     tau = (cell.tau_base[:, None, None] * gate).clamp(0.1, 5.0)
     torch.testing.assert_close(cell.time_constant(z, c), tau)
     h = torch.tanh(d)
@@ -66,7 +67,7 @@ def test_gradients_by_hand_are_those_of_finite_differences() -> None:
 @pytest.mark.parametrize("base", [0.05, 1.0, 8.0])  # clamped below, free, clamped above
 def test_the_rate_and_its_gradient(base: float) -> None:
     torch.manual_seed(0)
-    inputs = [torch.full((3,), base), torch.randn(2, 3, 4, 4), torch.randn(2, 3)]
+    inputs = [torch.full((3,), base), *map(torch.randn, ((3,), (2, 3, 4, 4), (2, 3)))]
     inputs = [x.double().requires_grad_() for x in inputs]
     rule = BoundedRate()
     torch.testing.assert_close(rule(*inputs), rule.plain(*inputs))
