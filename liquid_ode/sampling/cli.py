@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import sys
 import time
@@ -17,7 +18,15 @@ import torch
 from torch import Tensor
 
 import solvers
-from liquid_ode.diffusion import GaussianDiffusion, Guidance, Progress, Sampled, Sampler
+from liquid_ode.diffusion import (
+    DDIM,
+    GaussianDiffusion,
+    Guidance,
+    Progress,
+    Sampled,
+    Sampler,
+    TrailingGrid,
+)
 from liquid_ode.diffusion.noise import resolve_seeds
 from liquid_ode.diffusion.sampling import carrying_states
 from liquid_ode.sampling.options import (
@@ -40,7 +49,7 @@ from liquid_ode.sampling.outputs import (
 )
 from liquid_ode.sampling.parser import make_parser
 from liquid_ode.training import TrainConfig, load_run
-from liquid_ode.training.build import shape_now
+from liquid_ode.training.build import ddim_grid, shape_now
 from liquid_ode.training.cli import TOLERANCES, run_reporting_errors
 from liquid_ode.training.machine import autocast, resolve_device, resolve_precision
 from liquid_ode.training.run_directory import RunDirectory
@@ -130,6 +139,10 @@ def prepare(run_dir: Path, options: argparse.Namespace, device: torch.device) ->
     """
     config, facts = RunDirectory(run_dir).read_record()
     sampler = choose_sampler(options)
+    if isinstance(sampler, DDIM) and options.sigma_max is None:  # as in the grids of its training
+        usual = isinstance(sampler.grid, TrailingGrid)
+        grid = ddim_grid(config, options.steps) if usual else sampler.grid
+        sampler = dataclasses.replace(sampler, steps=grid)
     diffusion = load_run(
         run_dir,
         solver=choose_solver(config, options),

@@ -81,8 +81,8 @@ def _add_sampler(group: Any) -> None:
     add("--rho", type=float, metavar="X", help="rho of the grid karras (default: 7)")
     add(
         "--sigma-max", type=float, metavar="X",
-        help="noise-to-signal ratio to start from, at most (default: the schedule's own for ddim "
-        "and ddpm on the grid trailing, else 80)",
+        help="noise-to-signal ratio to start from, at most (default: of ddim on the grid "
+        "trailing the run's sample_sigma_max, of ddpm there the schedule's own, else 80)",
     )  # fmt: skip
     add("--times", type=int, nargs="+", metavar="T", help="time steps of your own, decreasing")
     add("--sigmas", type=float, nargs="+", metavar="X", help="noise levels of your own, decreasing")

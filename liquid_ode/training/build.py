@@ -95,10 +95,26 @@ def build_sampler(config: TrainConfig) -> DDIM:
     Raises:
         ValueError: the schedule has not so many steps up to ``sample_sigma_max``.
     """
-    sigma_max = math.inf if config.sample_sigma_max is None else config.sample_sigma_max
-    grid = TrailingGrid(config.sample_steps, sigma_max=sigma_max)
+    grid = ddim_grid(config, config.sample_steps)
     grid.levels(build_schedule(config))  # which raises
     return DDIM(grid, eta=config.sample_eta)
+
+
+EPSILON_SIGMA_MAX = 40.0
+
+
+def ddim_grid(config: TrainConfig, steps: int) -> TrailingGrid:
+    """DDIM's time steps for the model of ``config``, from ``sample_sigma_max`` where that is set.
+
+    By default those of a model that predicts the noise start at σ = 40, if the schedule has so many
+    there. At the σ = 20,291 of the cosine schedule its prediction says nothing about the image, and
+    the error, amplified, gives pictures of too much contrast (examples/studies/contrast.py).
+    """
+    sigma_max = config.sample_sigma_max
+    if sigma_max is None and config.prediction == "epsilon":
+        near = int((build_schedule(config).sigmas <= EPSILON_SIGMA_MAX).sum())
+        sigma_max = EPSILON_SIGMA_MAX if steps <= near else None
+    return TrailingGrid(steps, sigma_max=math.inf if sigma_max is None else sigma_max)
 
 
 def build_diffusion(config: TrainConfig, model: nn.Module) -> GaussianDiffusion:

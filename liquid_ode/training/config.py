@@ -146,7 +146,7 @@ class TrainConfig:
     )
     sample_sigma_max: float | None = setting(
         None, "noise-to-signal ratio from which a sample grid starts, at most", section="samples",
-        above=0.0, unset="the schedule's own", free=True,
+        above=0.0, unset="40 where the noise is predicted, else the schedule's own", free=True,
     )  # fmt: skip
     sample_guidance: float = setting(
         1.0, "strength of classifier-free guidance in a sample grid (1: none)", section="samples",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from liquid_ode.diffusion import DDIM, Guidance
+from liquid_ode.diffusion import DDIM, Guidance, TrailingGrid
 from liquid_ode.sampling import cli
 from liquid_ode.training import Reporter, load_run, train
 from tests.runs import check_refusal, draw_images, load_script, small_config
@@ -168,7 +168,8 @@ def test_guidance_by_depth_is_guidance_by_the_model_stopped_early(
     depth = ["--depth-guidance", "2.5", "--early-steps", "1"]
     assert script.main([str(run), *GIVEN, "--npz", str(path), *depth]) == 0
     guidance = Guidance(2.5, weak=load_run(run, solver_steps=1, device="cpu"))
-    images = DDIM(2).sample(diffusion, 4, guidance=guidance, image_shape=(3, 8, 8))
+    sampler = DDIM(TrailingGrid(2, sigma_max=40.0))  # the usual one of a model of the noise
+    images = sampler.sample(diffusion, 4, guidance=guidance, image_shape=(3, 8, 8))
     expected = ((images + 1) * 127.5).round().permute(0, 2, 3, 1)
     with np.load(path) as found:
         assert np.array_equal(found["images"], expected.numpy())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from liquid_ode.data import ImageSet
 from liquid_ode.diffusion import DDIM, TrailingGrid
 from liquid_ode.evaluation import save_grid
 from liquid_ode.training import Reporter, TrainConfig, load_run, train
+from liquid_ode.training.build import build_schedule, ddim_grid
 
 
 def test_a_grid_is_drawn_as_the_settings_say(
@@ -46,6 +49,23 @@ def test_a_grid_is_drawn_as_the_settings_say(
 def test_bad_settings_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainConfig(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "sigma_max"),
+    [
+        ({"prediction": "epsilon"}, 50, 40.0),
+        ({"prediction": "v"}, 50, math.inf),
+        ({"prediction": "epsilon", "sample_sigma_max": 1e6}, 50, 1e6),
+        ({"prediction": "v", "sample_sigma_max": 15.0}, 50, 15.0),
+        ({"prediction": "epsilon"}, 1000, math.inf),  # more than there are up to 40
+    ],
+)
+def test_where_ddim_starts(settings: dict[str, Any], steps: int, sigma_max: float) -> None:
+    config = TrainConfig(**settings)
+    grid = ddim_grid(config, steps)
+    assert grid == TrailingGrid(steps, sigma_max=sigma_max)
+    assert len(grid.levels(build_schedule(config))) == steps
 
 
 def test_too_low_a_start_is_refused_before_a_directory_is_made(config: TrainConfig) -> None:
