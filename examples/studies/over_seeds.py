@@ -46,11 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--record", default=RECORD, metavar="NAME",
         help=f"which evaluation of theirs, evaluation-NAME.json (default: {RECORD})",
     )  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     options = parser.parse_args(arguments)
-    return run_reporting_errors(lambda: print(table(options.runs, options.record)))
+    return run_reporting_errors(lambda: study(options))
 
 
-def table(runs: Sequence[Path], name: str) -> str:
+def study(options: argparse.Namespace) -> None:
+    rows = compare(options.runs, options.record)
+    print(table(rows))
+    if options.json is not None:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def compare(runs: Sequence[Path], name: str) -> list[dict[str, Any]]:
     """A row for each group of runs whose settings differ in the seed alone.
 
     Raises:
@@ -69,13 +77,43 @@ def table(runs: Sequence[Path], name: str) -> str:
         key for key, value in measured[0].settings.items()
         if all(each.settings[key] == value for each in measured)
     }  # fmt: skip
-    title = f"{measured[0].record['title']}, n = {measured[0].record['images']['n']:,}"
-    rows = [
-        ["settings that differ", "runs", "parameters", "held-out loss", "spread", title, "spread"]
+    return [_row(group, common) for group in groups.values()]
+
+
+def _row(group: Sequence[Measured], common: set[str]) -> dict[str, Any]:
+    first = group[0]
+    return {
+        "settings that differ": _told(first.settings, common),
+        "parameters": first.record["parameters"],
+        "distance": first.record["title"],
+        "n": first.record["images"]["n"],
+        "losses": [each.record["loss"]["mean"] for each in group],
+        "distances": [each.record["images"]["fd"] for each in group],
+        "environment": first.record["environment"],
+    }
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as text: means and spreads."""
+    title = f"{rows[0]['distance']}, n = {rows[0]['n']:,}"
+    head = [
+        "settings that differ",
+        "runs",
+        "parameters",
+        "held-out loss",
+        "spread",
+        title,
+        "spread",
     ]
-    for group in groups.values():
-        rows.append([_told(group[0].settings, common), str(len(group)), *_figures(group)])
-    return as_table(rows)
+    cells = [head]
+    for row in rows:
+        losses, distances = row["losses"], row["distances"]
+        cells.append([
+            row["settings that differ"], str(len(losses)), f"{row['parameters']:,}",
+            f"{statistics.mean(losses):.4f}", f"{min(losses):.4f}-{max(losses):.4f}",
+            f"{statistics.mean(distances):.2f}", f"{min(distances):.2f}-{max(distances):.2f}",
+        ])  # fmt: skip
+    return as_table(cells)
 
 
 def read(path: Path, name: str) -> Measured | None:
@@ -92,18 +130,6 @@ def read(path: Path, name: str) -> Measured | None:
 def _told(settings: dict[str, Any], common: set[str]) -> str:
     differ = [f"{k}={v}" for k, v in settings.items() if k not in common and k != "model"]
     return ", ".join([settings["model"], *differ])
-
-
-def _figures(group: Sequence[Measured]) -> list[str]:
-    losses = [each.record["loss"]["mean"] for each in group]
-    distances = [each.record["images"]["fd"] for each in group]
-    return [
-        f"{group[0].record['parameters']:,}",
-        f"{statistics.mean(losses):.4f}",
-        f"{min(losses):.4f}-{max(losses):.4f}",
-        f"{statistics.mean(distances):.2f}",
-        f"{min(distances):.2f}-{max(distances):.2f}",
-    ]
 
 
 if __name__ == "__main__":

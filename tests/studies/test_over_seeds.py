@@ -19,7 +19,7 @@ def measured(path: Path, loss: float, fd: float, **settings: object) -> Path:
     (path / "config.json").write_text(json.dumps(whole))
     record = {
         "title": "FD-cnn", "parameters": 1234, "images": {"n": 500, "fd": fd},
-        "loss": {"mean": loss},
+        "loss": {"mean": loss}, "environment": {},
     }  # fmt: skip
     (path / "evaluation-mine.json").write_text(json.dumps(record))
     return path
