@@ -24,7 +24,7 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
     "inspired": {"model": "inspired"},
     "unet": {"model": "unet"},
     "liquid_unet": {"model": "liquid_unet", "solver": "semi_implicit_euler"},
-    # The liquid U-Net trained as well as we know how in 40 minutes of one core of a recent CPU:
+    # The liquid U-Net trained as well as we know how in half an hour of one core of a recent CPU:
     # what each choice brings is in examples/benchmarks/results/liquid_unet_choices.json.
     "tuned": {
         "model": "liquid_unet",
@@ -33,6 +33,6 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
         "prediction": "v",
         "batch_size": 64,
         "lr": 4e-3,
-        "epochs": 15,
+        "epochs": 12,
     },
 }
