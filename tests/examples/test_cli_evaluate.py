@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from liquid_ode.data import load_folder
-from liquid_ode.diffusion import DDIM
+from liquid_ode.diffusion import DDIM, TrailingGrid
 from liquid_ode.evaluation import PixelStatistics, Yardstick, denoising_loss, quantised
 from liquid_ode.training import Reporter, load_run, train
 from tests.runs import check_refusal, load_script, small_config
@@ -65,7 +65,8 @@ def test_a_run_is_measured_on_its_own_kind_of_data(
 
     training, held_out = (load_folder(folder, image_size=8) for folder in folders)
     diffusion = load_run(run, device="cpu")
-    drawn = DDIM(2).sample(diffusion, N, seeds=0, batch_size=250, image_shape=(3, 8, 8))
+    sampler = DDIM(TrailingGrid(2, sigma_max=40.0))  # the usual one of a model of the noise
+    drawn = sampler.sample(diffusion, N, seeds=0, batch_size=250, image_shape=(3, 8, 8))
     wanted = Yardstick(held_out, training).measure(drawn)
     assert record["images"] == pytest.approx(vars(wanted.images), rel=1e-3, abs=1e-4)
     assert wanted.real is not None

@@ -49,6 +49,8 @@ def test_help_shows_every_setting_and_the_defaults_of_the_preset(
     for field in dataclasses.fields(TrainConfig):
         flag = special.get(field.name, "--" + field.name.replace("_", "-"))
         value = getattr(config, field.name)
+        if isinstance(value, dict) and value:
+            value = ", ".join(f"{key}={entry}" for key, entry in value.items())
         words = {"None": field.metadata.get("unset"), "True": "on", "False": "off", "{}": "none",
                  "[]": "none"}  # fmt: skip
         shown = words.get(str(value), str(value))
