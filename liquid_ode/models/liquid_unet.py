@@ -65,7 +65,7 @@ class LiquidUNet(UShape):
         conditioning: int = 28,
         image_channels: int = 3,
     ) -> None:
-        budgets = [steps] * len(widths) if isinstance(steps, int) else list(steps)
+        budgets = list(steps) if isinstance(steps, Sequence) else [steps] * len(widths)
         if len(budgets) != len(widths):
             raise ValueError(f"steps takes one number or {len(widths)}, not {steps!r}")
         if not 0 <= sparsity < 1:

@@ -82,7 +82,8 @@ def _add_sampler(group: Any) -> None:
     add(
         "--sigma-max", type=float, metavar="X",
         help="noise-to-signal ratio to start from, at most (default: of ddim on the grid "
-        "trailing the run's sample_sigma_max, of ddpm there the schedule's own, else 80)",
+        "trailing the run's sample_sigma_max, or 40 where the noise is predicted and there are so "
+        "many time steps up to it; else of ddim and ddpm the schedule's own, of the others 80)",
     )  # fmt: skip
     add("--times", type=int, nargs="+", metavar="T", help="time steps of your own, decreasing")
     add("--sigmas", type=float, nargs="+", metavar="X", help="noise levels of your own, decreasing")

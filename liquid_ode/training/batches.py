@@ -39,7 +39,7 @@ class Batches:
     images that fill no whole optimizer step at its end are left out of that epoch. What an image
     meets depends on its place in the step, and not on the process that it falls to: any number of
     processes takes the same steps, up to rounding. (But for dropout inside a model, whose masks
-    each process draws for itself.)
+    are those of the process's share, and not of the whole pass.)
 
     Args:
         data: the images.
@@ -83,7 +83,6 @@ class Batches:
         self._data = data
         self._batch_size = batch_size
         self._accumulation = accumulation
-        self._process = process
         share = batch_size // processes
         self._rows = slice(process * share, (process + 1) * share)
         self._seed = seed
@@ -98,7 +97,8 @@ class Batches:
     def step(self, step: int) -> Iterator[Batch]:
         """The batches of optimizer step ``step``, counted from 0: one for each accumulated pass.
 
-        Torch's global generators are seeded too before each, for models that have dropout.
+        Torch's global generators are seeded too before each, alike in all processes: what a model
+        draws for all of a pass, such as a number of steps, is the same in each.
         """
         epoch, position = divmod(step, self.steps_per_epoch)
         if self._order[0] != epoch:
@@ -107,7 +107,7 @@ class Batches:
         chosen = self._order[1][position * self.step_images :][: self.step_images]
         for index in range(self._accumulation):
             numbers = (self._seed, step * self._accumulation + index)
-            self._seed_global(derived_seed("model", *numbers, self._process))
+            self._seed_global(derived_seed("model", *numbers, 0))
             whole = chosen[index * self._batch_size :][: self._batch_size]
             yield self._batch(whole[self._rows], (*numbers, 0))
 

@@ -94,6 +94,8 @@ def test_processes_share_a_step_and_an_image_meets_the_same_in_any_of_them() -> 
         assert batch.rows == (0, 8)
         draws = {float(torch.rand(1, generator=b.generator)) for b in [batch, *shares]}
         assert len(draws) == 1
+    steps = (Batches(data, **settings, process=p, processes=4).step(1) for p in range(4))
+    assert len({(next(step), float(torch.rand(())))[1] for step in steps}) == 1  # for the model
     with pytest.raises(ValueError, match=r"3 processes cannot share 8 equally.*multiple of 3"):
         Batches(data, batch_size=8, processes=3)
 
