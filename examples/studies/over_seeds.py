@@ -96,16 +96,8 @@ def _row(group: Sequence[Measured], common: set[str]) -> dict[str, Any]:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as text: means and spreads."""
     title = f"{rows[0]['distance']}, n = {rows[0]['n']:,}"
-    head = [
-        "settings that differ",
-        "runs",
-        "parameters",
-        "held-out loss",
-        "spread",
-        title,
-        "spread",
-    ]
-    cells = [head]
+    heads = ["runs", "parameters", "held-out loss", "spread", title, "spread"]
+    cells = [["settings that differ", *heads]]
     for row in rows:
         losses, distances = row["losses"], row["distances"]
         cells.append([

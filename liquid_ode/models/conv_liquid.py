@@ -137,8 +137,8 @@ class BoundedRate(HandWritten):
 
     def forward(self, inputs: Sequence[Tensor], *, keep: bool) -> tuple[Tensor, list[Tensor]]:
         base, scale, drive, shift = inputs
-        wide = scale[:, None, None].to(drive.dtype)
-        gate = torch.addcmul(shift[..., None, None], drive, wide).sigmoid_()  # (B, hidden, H, W)
+        factor = scale[:, None, None].to(drive.dtype)
+        gate = torch.addcmul(shift[..., None, None], drive, factor).sigmoid_()  # (B, hidden, H, W)
         wide = base[:, None, None].to(gate.dtype)
         rate = torch.addcmul(0.5 * wide, wide, gate).clamp_(TAU_MIN, TAU_MAX).reciprocal_()
         return rate, [gate, rate] if keep else []

@@ -139,10 +139,12 @@ def prepare(run_dir: Path, options: argparse.Namespace, device: torch.device) ->
     """
     config, facts = RunDirectory(run_dir).read_record()
     sampler = choose_sampler(options)
-    if isinstance(sampler, DDIM) and options.sigma_max is None:  # as in the grids of its training
-        usual = isinstance(sampler.grid, TrailingGrid)
-        grid = ddim_grid(config, options.steps) if usual else sampler.grid
-        sampler = dataclasses.replace(sampler, steps=grid)
+    if (
+        isinstance(sampler, DDIM)
+        and isinstance(sampler.grid, TrailingGrid)
+        and options.sigma_max is None
+    ):  # as in the grids of its training
+        sampler = dataclasses.replace(sampler, steps=ddim_grid(config, options.steps))
     diffusion = load_run(
         run_dir,
         solver=choose_solver(config, options),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,10 +12,10 @@ from liquid_ode.training import TrainConfig
 from studies import over_seeds
 
 
-def measured(path: Path, loss: float, fd: float, **settings: object) -> Path:
+def measured(path: Path, loss: float, fd: float, **settings: Any) -> Path:
     """A run directory as examples/evaluate.py leaves it, but for the weights."""
     path.mkdir()
-    config = TrainConfig(**settings).to_dict()  # type: ignore[arg-type]
+    config = TrainConfig(**settings).to_dict()
     whole = {"format_version": 1, "config": config, "data": {"num_classes": 10}}
     (path / "config.json").write_text(json.dumps(whole))
     record = {
