@@ -113,6 +113,30 @@ def _check_no_gradient(name: str, times: Any) -> None:
         )
 
 
+def check_jumps(span: tuple[float, float], jump_times: Any) -> tuple[float, ...]:
+    """The times at which a field jumps, each once, in order; those outside the span are left out.
+
+    Raises:
+        ValueError: where they are no finite numbers, or ask for a gradient.
+    """
+    if jump_times is None:
+        return ()
+    _check_no_gradient("jump_times", jump_times)
+    try:
+        values = torch.as_tensor(jump_times, dtype=torch.float64, device="cpu").detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"jump_times must be a list of times, not {jump_times!r}") from error
+    if values.ndim != 1 or not bool(torch.isfinite(values).all()):
+        raise ValueError(f"jump_times must be a list of finite times, not {jump_times!r}")
+    t0, t1 = span
+    found: list[float] = []
+    near = 4 * torch.finfo(torch.float64).eps * max(abs(t0), abs(t1))
+    for time in sorted(values.tolist()):
+        if t0 - near <= time <= t1 + near and not (found and time - found[-1] <= near):
+            found.append(min(max(time, t0), t1))
+    return tuple(found)
+
+
 def check_times(y0: Tensor, span: tuple[float, float], t_eval: Any) -> list[float] | Tensor:
     """The times as floats; as a tensor ``(M, B)`` in float64 where every sample has its own.
 

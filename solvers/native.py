@@ -145,6 +145,8 @@ class NativeSolver(Solver):
         rule, y0 = self.step_size, problem.y0
         if y0.numel() == 0:
             return _nothing_to_solve(problem)
+        if problem.dense or len(problem.events) > 1 or not all(e.terminal for e in problem.events):
+            raise ValueError("dense and several events are still to come")
         if problem.event is not None and not rule.controlled:
             raise ValueError(
                 "events need error control: take tolerances, as DormandPrince and Tsit5 do"
@@ -209,14 +211,16 @@ def _rule(
 
 def _one_system(solver: NativeSolver, problem: Problem) -> Solution:
     """The solution where all of the state takes the same steps, as one sample."""
-    y0, times, event = problem.y0, problem.times, problem.event
+    y0, times = problem.y0, problem.times
     shape = y0.shape
     if times is not None and times.of_each is not None:
         raise ValueError("with PID(shared=True) t_eval has shape (M,), the same for all samples")
-    if event is not None:
-        event = replace(event, function=OneSystemsEvent(event.function, shape))
+    events = tuple(
+        replace(event, function=OneSystemsEvent(event.function, shape)) for event in problem.events
+    )
     field = as_one_system(problem.field, shape)
-    system = Problem(field, y0.reshape(1, *(shape or (1,))), problem.t_span, times, event)
+    state = y0.reshape(1, *(shape or (1,)))
+    system = replace(problem, field=field, y0=state, events=events)
     solution = solver._solve_batch(system)
     stats, batch = solution.stats, batch_shape(y0)
     event_time = solution.event_time

@@ -28,7 +28,9 @@ class Solver(ABC):
         t_span: tuple[float, float] = (0.0, 1.0),
         *,
         t_eval: Tensor | Sequence[float] | None = None,
-        event: Event | None = None,
+        event: Event | Sequence[Event] | None = None,
+        dense: bool = False,
+        jump_times: Tensor | Sequence[float] | None = None,
         throw: bool = True,
     ) -> Solution:
         """Integrate from t0 to t1.
@@ -40,8 +42,15 @@ class Solver(ABC):
             t_span: (t0, t1) with t0 < t1.
             t_eval: increasing times within the span at which to return the state as well; with
                 the native solvers also ``(M, B)``, the times of each sample.
-            event: ends a sample where a function of its state crosses zero, before t1; for the
-                native solvers with error control.
+            event: what is looked for along the way, an :class:`solvers.Event` or a sequence of
+                them: where a function of the state crosses zero, which ends the sample there
+                unless the event says otherwise; for the native solvers.
+            dense: return the path too, ``solution.path(t)`` for any times later; for the native
+                solvers.
+            jump_times: times at which the field jumps. A step ends at each and the solve starts
+                anew there; the field is not evaluated at the jump itself but just inside of each
+                side. In any order; those outside of the span are left out. For solvers driven by
+                tolerances.
             throw: raise where a sample fails; False returns the statuses instead. Under
                 torch.compile and function transforms such as vmap the solvers with a budget of
                 steps do not look for failures, since that depends on the data.
@@ -50,7 +59,10 @@ class Solver(ABC):
             SolverError: where samples fail and ``throw`` is set.
             ValueError: where an argument is not as described.
         """
-        solution = self.solve_problem(Problem.of(field, y0, t_span, t_eval, event))
+        problem = Problem.of(field, y0, t_span, t_eval, event, dense=dense, jump_times=jump_times)
+        if problem.jumps:
+            raise ValueError("jump_times is still to come")
+        solution = self.solve_problem(problem)
         return solution.throw("throw=False returns the statuses instead.") if throw else solution
 
     @abstractmethod

@@ -98,10 +98,15 @@ class TorchDiffEq(Solver):
     def solve_problem(self, problem: Problem) -> Solution:
         from torchdiffeq import odeint
 
-        if problem.event is not None:
+        if problem.events:
             raise ValueError(
                 "torchdiffeq's methods share their steps, so no sample can stop at an event of "
                 "its own: take a native solver with error control, such as DormandPrince"
+            )
+        if problem.dense:
+            raise ValueError(
+                "torchdiffeq's methods do not show the states within their steps, so there is no "
+                "path: give the times as t_eval, or take a native solver such as DormandPrince"
             )
         times = () if problem.times is None else problem.times.remaining
         if problem.times is not None and problem.times.of_each is not None:

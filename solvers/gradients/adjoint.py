@@ -84,7 +84,7 @@ class BacksolveAdjoint(GradientMode):
         problem = integration.problem
         if torch.compiler.is_compiling():
             raise ValueError(f"BacksolveAdjoint does not work under torch.compile: {OTHERS}")
-        if problem.event is not None or (problem.times and problem.times.of_each is not None):
+        if problem.events or (problem.times and problem.times.of_each is not None):
             raise ValueError(
                 f"BacksolveAdjoint takes no event and no t_eval of each sample: {OTHERS}"
             )

@@ -45,6 +45,8 @@ def run_in_chunks(integration: Integration) -> Solution:
         or torch.is_grad_enabled()
         or not isinstance(integration.rule, BudgetRule)
         or problem.times is not None
+        or problem.dense
+        or problem.events
     ):
         return integration.run()
     chunks = row_chunks(problem)

@@ -32,7 +32,7 @@ from solvers.step_size.rules import BudgetRule
 def solve_relaxation(integration: Integration) -> Solution | None:
     """The solution with a hand-written gradient, or None where this case needs autograd."""
     problem, rule = integration.problem, integration.rule
-    if problem.times is not None or integration.observe is not None:
+    if problem.times is not None or problem.dense or integration.observe is not None:
         return None
     y = solve_chain(integration, [problem.field])
     if y is None:
@@ -57,7 +57,7 @@ def solve_chain(
         restarts: bool ``(len(fields), B, 1, ..., 1)``, which samples start a problem from zero.
     """
     y0, rule = integration.problem.y0, integration.rule
-    if not isinstance(rule, BudgetRule) or integration.problem.event is not None:
+    if not isinstance(rule, BudgetRule) or integration.problem.events:
         return None
     if torch.compiler.is_compiling() or not all(_is_whole(each, y0) for each in fields):
         return None

@@ -59,7 +59,7 @@ class Recorder(Solver):
     def solve_problem(self, problem: Problem) -> Solution:
         solution = self.solver.solve_problem(problem)
         if holds(torch.isfinite(problem.y0)) is not None:  # what is traced is gone once it ends
-            kept = replace(problem, y0=problem.y0.detach(), times=None, event=None)
+            kept = replace(problem, y0=problem.y0.detach(), times=None, events=(), dense=False)
             if self.rows is not None and kept.selectable and self.rows < kept.y0.shape[0]:
                 rows = torch.randperm(kept.y0.shape[0], generator=self._generator)[: self.rows]
                 kept = kept.select(rows.to(kept.y0.device))

@@ -15,6 +15,21 @@ from solvers.methods.interpolation import Path
 _PARTS = 8  # of a step, over each of which a crossing is looked for
 
 
+def check_events(event: Any) -> tuple[Event, ...]:
+    """The events of the argument ``event`` of :meth:`solvers.Solver.solve`.
+
+    Raises:
+        ValueError: where it is neither one nor a sequence of them.
+    """
+    events = () if event is None else event if isinstance(event, (tuple, list)) else (event,)
+    for each in events:
+        if not isinstance(each, Event):
+            raise ValueError(
+                f"event must be solvers.Event(function), or a sequence of such events, not {each!r}"
+            )
+    return tuple(events)
+
+
 class Bracket(NamedTuple):
     """Where in its step each sample crosses first, as fractions; values ``(n,)`` at both ends."""
 
@@ -47,6 +62,7 @@ class Event:
 
     function: VectorField | Callable[[Tensor, Tensor], Tensor]
     direction: int = 0
+    terminal: bool = True
 
     def __post_init__(self) -> None:
         if not callable(self.function):

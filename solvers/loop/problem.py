@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from solvers.checks import check_span, check_state, check_times
+from solvers.checks import check_flag, check_jumps, check_span, check_state, check_times
 from solvers.fields.base import VectorField, fitted
 from solvers.fields.batch_parts import Rows, is_selectable, select
-from solvers.loop.events import Event
+from solvers.loop.events import Event, check_events
 from solvers.loop.saved_times import Times
 
 
@@ -23,14 +23,20 @@ class Problem:
         y0: initial state ``(B, ...)``, or ``(d,)`` for one system.
         t_span: (t0, t1).
         times: where states are asked for, or None.
-        event: what ends a sample early, or None.
+        events: what is looked for along the way; some end a sample early.
+        dense: whether the states at all times are asked for.
+        jumps: times inside of the span or at its ends where the field jumps, increasing.
+            :meth:`solvers.Solver.solve` solves from one to the next, so that none of them reaches
+            :meth:`solvers.Solver.solve_problem`.
     """
 
     field: VectorField
     y0: Tensor
     t_span: tuple[float, float] = (0.0, 1.0)
     times: Times | None = None
-    event: Event | None = None
+    events: tuple[Event, ...] = ()
+    dense: bool = False
+    jumps: tuple[float, ...] = ()
 
     @classmethod
     def of(
@@ -39,7 +45,10 @@ class Problem:
         y0: Tensor,
         t_span: tuple[float, float],
         t_eval: Tensor | Sequence[float] | None = None,
-        event: Event | None = None,
+        event: Event | Sequence[Event] | None = None,
+        *,
+        dense: bool = False,
+        jump_times: Tensor | Sequence[float] | None = None,
     ) -> Problem:
         """The problem of these arguments of :meth:`solvers.Solver.solve`.
 
@@ -48,8 +57,8 @@ class Problem:
         """
         if not callable(field):
             raise ValueError(f"field must be callable as field(t, y), not {type(field).__name__}")
-        if event is not None and not isinstance(event, Event):
-            raise ValueError(f"event must be solvers.Event(function), not {event!r}")
+        events = check_events(event)
+        check_flag("dense", dense)
         check_state(y0)
         span = check_span(t_span)
         times = None
@@ -59,16 +68,28 @@ class Problem:
                 times = Times((), span[1] - asked)
             else:
                 times = Times(tuple(span[1] - t for t in asked), None)
-        return cls(fitted(field, y0), y0, span, times, event)
+        jumps = check_jumps(span, jump_times)
+        return cls(fitted(field, y0), y0, span, times, events, dense, jumps)
+
+    @property
+    def event(self) -> Event | None:
+        """The only event."""
+        return self.events[0] if self.events else None
 
     @property
     def selectable(self) -> bool:
-        """Whether there are samples that can be asked for alone: of the field, and of the event."""
+        """Whether there are samples that can be asked for alone, of the field and all events."""
         if self.y0.ndim < 2:  # one system
             return False
-        event = self.event is None or is_selectable(self.event.function)
-        return event and is_selectable(self.field)
+        parts = (self.field, *(event.function for event in self.events))
+        return all(map(is_selectable, parts))
 
     def select(self, rows: Rows) -> Problem:
-        """The problem of some of the samples, all with the same times; of a selectable one."""
-        return replace(self, field=select(fitted(self.field, self.y0), rows), y0=self.y0[rows])
+        """The problem of some of the samples; of a selectable one."""
+        times, events = self.times, self.events
+        if times is not None and times.of_each is not None:
+            own = rows.cpu() if isinstance(rows, Tensor) else rows
+            times = replace(times, of_each=times.of_each[:, own])
+        events = tuple(replace(each, function=select(each.function, rows)) for each in events)
+        field = select(fitted(self.field, self.y0), rows)
+        return replace(self, field=field, y0=self.y0[rows], times=times, events=events)
