@@ -10,6 +10,7 @@ from liquid_ode.models import create_model, model_names
 from liquid_ode.models.conv_liquid import ConvLiquidDynamics
 
 _CELLS = LiquidCell, ConvLiquidDynamics
+_TORCHDIFFEQ = {"rk4": ("4", "4"), "dopri5": ("5", "6")}
 
 
 def models_table() -> str:
@@ -36,9 +37,11 @@ def solvers_table() -> str:
             order, stages = str(method.order), str(method.stages - method.first_same_as_last)
             if isinstance(solver.step_size, solvers.GradientScaled):
                 described = "Explicit Euler, steps scaled by the gradient. **The default.**"
-        else:
-            order, stages = {"rk4": ("4", "4"), "dopri5": ("5", "6")}[name]
+        elif name in _TORCHDIFFEQ:
+            order, stages = _TORCHDIFFEQ[name]
             described = f"torchdiffeq's `{name}`, through the adapter."
+        else:  # one that was registered, and need not say
+            order = stages = ""
         options = {key: x for key, x in solvers.options(name).items() if key != "gradient"}
         given = ", ".join(f"{key}={x}" for key, x in options.items() if x is not None)
         instead = ", ".join(key for key, x in options.items() if x is None)

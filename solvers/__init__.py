@@ -33,7 +33,8 @@ from solvers.learned.solver import LearnedSolver
 from solvers.learned.training import relative_errors, train_solver
 from solvers.loop.events import Event
 from solvers.loop.problem import Problem
-from solvers.methods.base import Method, StepResult
+from solvers.methods.arithmetic import Increment
+from solvers.methods.base import BoundMethod, Method, StepResult
 from solvers.methods.exponential import ExponentialRungeKutta
 from solvers.methods.exponential_tableaus import ExponentialTableau
 from solvers.methods.relaxation import Relaxation
@@ -41,7 +42,7 @@ from solvers.methods.runge_kutta import RungeKutta
 from solvers.methods.semilinear import SemilinearMethod
 from solvers.methods.tableaus import ButcherTableau
 from solvers.native import NativeSolver
-from solvers.registry import get, names, options
+from solvers.registry import get, names, options, register
 from solvers.solution import (
     MAX_STEPS,
     NON_FINITE,
@@ -53,8 +54,17 @@ from solvers.solution import (
     Status,
 )
 from solvers.solver import Solver
-from solvers.step_size.pid import PID
-from solvers.step_size.rules import BudgetRule, GradientScaled, StepSizeRule, Uniform
+from solvers.step_size.pid import PID, ErrorControl
+from solvers.step_size.rules import (
+    Budget,
+    BudgetRule,
+    GradientScaled,
+    Judgement,
+    Span,
+    Start,
+    StepSizeRule,
+    Uniform,
+)
 from solvers.torchdiffeq_adapter import TorchDiffEq
 
 __all__ = [
@@ -68,11 +78,14 @@ __all__ = [
     "Backpropagation",
     "BacksolveAdjoint",
     "Bosh3",
+    "BoundMethod",
+    "Budget",
     "BudgetRule",
     "ButcherTableau",
     "Checkpointing",
     "ClassicRK4",
     "DormandPrince",
+    "ErrorControl",
     "Euler",
     "Event",
     "ExponentialEuler",
@@ -83,6 +96,8 @@ __all__ = [
     "HandWritten",
     "Heun",
     "HeunEuler",
+    "Increment",
+    "Judgement",
     "LearnedMethod",
     "LearnedSolver",
     "Method",
@@ -105,6 +120,8 @@ __all__ = [
     "Solution",
     "Solver",
     "SolverError",
+    "Span",
+    "Start",
     "Stats",
     "Status",
     "StepResult",
@@ -116,6 +133,7 @@ __all__ = [
     "get",
     "names",
     "options",
+    "register",
     "relative_errors",
     "train_solver",
 ]

@@ -96,7 +96,7 @@ def test_bash_blocks_name_scripts_and_options_that_exist(
         assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", printed), option
     if "--solver" in call:
         name = call[call.index("--solver") + 1]
-        assert name in solvers.names() or name.startswith("learned:")
+        assert name in solvers.names() or name.startswith(("learned:", "my_solvers:"))
 
 
 def test_tables_are_those_of_the_code() -> None:

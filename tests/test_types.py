@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import liquid_ode
+from solvers import registry
 from tests import typed_use
 
 
@@ -37,5 +38,6 @@ def test_type_checkers_see_the_names_that_there_are() -> None:
         typed_use.training,
     ],
 )
-def test_typed_use_runs(use: Callable[[], None]) -> None:
+def test_typed_use_runs(use: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_REGISTERED", {})
     use()

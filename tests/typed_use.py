@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -52,13 +53,19 @@ from solvers import (
     ETDRK4,
     PID,
     BacksolveAdjoint,
+    BoundMethod,
+    Budget,
+    BudgetRule,
     ButcherTableau,
     Checkpointing,
     DormandPrince,
+    ErrorControl,
     Euler,
     Event,
     GradientScaled,
     Heun,
+    Increment,
+    Judgement,
     Method,
     NativeSolver,
     ParameterisedField,
@@ -69,6 +76,8 @@ from solvers import (
     Solution,
     Solver,
     SolverError,
+    Span,
+    Start,
     StepResult,
     StepSizeRule,
     TorchDiffEq,
@@ -102,6 +111,36 @@ class TwoStage(Method):
         return StepResult(y + dt * field(t + dt / 2, y + dt / 2 * first))
 
 
+@dataclass(frozen=True)
+class Graded(BudgetRule):
+    """A rule of one's own, of a number of steps."""
+
+    def propose(self, control: Budget, derivative: Tensor | None) -> Increment:
+        done = self.steps - control.steps_left
+        return (2 * done + 1) / (self.steps**2 - done**2) * control.remaining
+
+
+@dataclass(frozen=True)
+class Doubling(PID):
+    """A rule of one's own, by the error; it could write the whole of a rule as well."""
+
+    def start(self, bound: BoundMethod, span: Span, y0: Tensor) -> Start:
+        return super().start(bound, span, y0)
+
+    def judge(
+        self,
+        control: ErrorControl,
+        dt: Increment,
+        result: StepResult,
+        y: Tensor,
+        bound: BoundMethod,
+    ) -> Judgement:
+        judged = super().judge(control, dt, result, y, bound)
+        after: ErrorControl = judged.control
+        factor = torch.where(after.ratio > 1, 0.5, torch.where(after.ratio < 0.01, 2.0, 1.0))
+        return judged._replace(control=after._replace(dt=control.dt * factor))
+
+
 class Named(NativeSolver, method=TwoStage(), step_size=Uniform(3)):
     """A solver of one's own, with a name."""
 
@@ -114,6 +153,8 @@ def more_solving() -> None:
         Tsit5(rtol=1e-3, atol=1e-4, gradient=BacksolveAdjoint()),
         NativeSolver(steps=4, method=heun),
         Named(4),
+        Heun(step_size=Graded(3)),
+        Tsit5(step_size=Doubling(rtol=1e-3)),
         TorchDiffEq("dopri5", rtol=1e-4),
         Recorder(Heun(3)),
     ]
@@ -123,6 +164,10 @@ def more_solving() -> None:
         assert_type(solver.with_steps(2).solve(field, torch.ones(4, 3)), Solution)
     assert_type(Named(4).with_steps(2), Named)
     assert_type(Named(4).step_size, StepSizeRule)
+    solvers.register("typed_use", Named)
+    solvers.register("typed_use", Named(4), replace=True)
+    solvers.register("typed_use", TwoStage(), replace=True)
+    assert_type(solvers.get("tests.typed_use:Named", steps=2), Solver)
     stop = Event(lambda t, y: y[:, 0] - 0.5, direction=-1)
     found = Tsit5().solve(field, torch.ones(4, 3), event=stop, throw=False)
     assert_type(found.event_time, Tensor | None)

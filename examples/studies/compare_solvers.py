@@ -50,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--solvers", nargs="+", metavar="NAME",
         help=f"compare these: {', '.join(solvers.names())}, torchdiffeq:METHOD, "
-        "learned:PATH (default: all that fit each field)",
+        "learned:PATH, MODULE:CLASS (default: all that fit each field)",
     )  # fmt: skip
     add(
         "--steps", type=int, nargs="+", default=work_precision.STEPS, metavar="N",

@@ -242,7 +242,8 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add(
         "--solver", default="euler", metavar="NAME",
-        help=f"of LiquidCell: {', '.join(solvers.names())}, torchdiffeq:METHOD, learned:PATH; "
+        help=f"of LiquidCell: {', '.join(solvers.names())}, torchdiffeq:METHOD, learned:PATH, "
+        "MODULE:CLASS; "
         "LTCCell keeps its own, and CfCCell has none (default: euler)",
     )  # fmt: skip
     add("--solver-steps", type=int, metavar="N", help="steps of that solver (default: its own)")

@@ -69,7 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--solver", metavar="NAME",
         help=f"of the liquid blocks: {', '.join(solvers.names())}, torchdiffeq:METHOD, "
-        "learned:PATH (default: euler)",
+        "learned:PATH, MODULE:CLASS (default: euler)",
     )  # fmt: skip
     add("--solver-steps", type=int, metavar="N",
         help=f"its steps (default: {STEPS}, where it takes a number of steps)")  # fmt: skip

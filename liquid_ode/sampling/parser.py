@@ -56,7 +56,10 @@ def add_drawing(parser: argparse.ArgumentParser) -> None:
 
 
 def _solver_names() -> str:
-    return f"one of {', '.join(solvers.names())}, torchdiffeq:METHOD, learned:PATH"
+    return (
+        f"one of {', '.join(solvers.names())}, torchdiffeq:METHOD, learned:PATH, or your own as "
+        "MODULE:CLASS"
+    )
 
 
 def _add_sampler(group: Any) -> None:

@@ -182,7 +182,8 @@ def _add_option(group: Any, field: dataclasses.Field[Any], hint: Any, default: A
     choices = field.metadata.get("choices")
     if field.metadata.get("solver"):
         text = (
-            f"{text[:-1]}; one of {', '.join(solvers.names())}, torchdiffeq:METHOD, learned:PATH)"
+            f"{text[:-1]}; one of {', '.join(solvers.names())}, torchdiffeq:METHOD, learned:PATH, "
+            "or your own as MODULE:CLASS)"
         )
     group.add_argument(
         flag,

@@ -16,7 +16,7 @@ from torch import Tensor
 from solvers.checks import check_number, check_steps
 from solvers.methods.arithmetic import Increment
 from solvers.methods.base import BoundMethod, Method, StepResult
-from solvers.solution import finite_samples, finite_status
+from solvers.solution import MAX_STEPS, finite_samples, finite_status
 
 Span = tuple[float, float]
 Own = TypeVar("Own", bound="StepSizeRule")
@@ -86,9 +86,14 @@ class StepSizeRule(ABC):
         """What becomes of a step of size ``dt`` from ``y``."""
 
     def status(self, judgement: Judgement) -> Tensor:
-        """SUCCESS, or why a sample ended, int8 ``(n,)``; read where one has ended."""
-        assert judgement.accepted is not None
-        return finite_status(judgement.accepted.view(-1))
+        """SUCCESS, or why a sample ended, int8 ``(n,)``; read where one has ended.
+
+        Unless a rule knows better a sample has arrived where no time remains, ran out of tries
+        where its last step was accepted, and met what is not finite where it was not.
+        """
+        accepted = torch.as_tensor(judgement.accepted).view(-1)
+        on_its_way = accepted & (judgement.control.remaining > 0).view(-1)
+        return finite_status(accepted).masked_fill_(on_its_way, int(MAX_STEPS))
 
     def running(self, control: Any) -> bool:
         """Whether there are steps to come, as far as the rule knows."""
@@ -185,6 +190,9 @@ class Examined(StepSizeRule):
 
     def running(self, control: Budget) -> bool:
         return self.rule.running(control)
+
+    def status(self, judgement: Judgement) -> Tensor:
+        return finite_status(torch.as_tensor(judgement.accepted).view(-1))
 
     def judge(
         self, control: Budget, dt: Increment, result: StepResult, y: Tensor, bound: BoundMethod

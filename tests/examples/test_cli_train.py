@@ -5,14 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from liquid_ode import load_run
 from liquid_ode.training import PRESETS, TrainConfig
 from liquid_ode.training.cli import main, parse
+from tests.runs import EXAMPLES
 
 SMALL = ["--model-option", "channels=8", "--model-option", "hidden=(4, 4, 4)",
          "--model-option", "inner=8", "--model-option", "conditioning=8",
@@ -106,6 +111,67 @@ def test_a_run_by_the_command_line(
     assert "seed 0 -> 5" in err
     assert main(["--resume", str(run), "--lr", "2e-4", "--log-every", "9"]) == 0
     assert "is finished" in capsys.readouterr().out
+
+
+@pytest.fixture
+def _own_module() -> Iterator[None]:
+    yield
+    sys.modules.pop("my_solvers", None)
+
+
+MINE = """
+import solvers
+
+class Mine(solvers.Heun, step_size=solvers.Uniform(3)):
+    "Heun's method, in a module of one's own."
+"""
+
+
+@pytest.mark.usefixtures("_own_module")
+def test_a_run_with_a_solver_of_ones_own(
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is found again by the run's record, from where its module can be imported."""
+    work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
+    for folder in (work, elsewhere):
+        folder.mkdir()
+    (work / "my_solvers.py").write_text(MINE)
+    monkeypatch.chdir(work)
+    given = ["--data", f"folder:{images}", *SMALL, *QUICK, "--solver", "my_solvers:Mine"]
+    assert main(given) == 0
+    (run,) = (work / "runs").iterdir()
+    assert re.fullmatch(r"[\w.-]+my_solvers-Mine[\w.-]+", run.name)
+    assert json.loads((run / "config.json").read_text())["config"]["solver"] == "my_solvers:Mine"
+    assert main(["--resume", str(run), "--max-steps", "3"]) == 0
+
+    monkeypatch.chdir(elsewhere)
+    del sys.modules["my_solvers"]
+    capsys.readouterr()
+    assert main(["--resume", str(run)]) == 2
+    err = capsys.readouterr().err
+    assert "solver 'my_solvers:Mine': there is no module 'my_solvers'" in err
+    assert f"nor in the current directory, {elsewhere}" in err
+    with pytest.raises(ValueError, match="there is no module 'my_solvers'"):
+        load_run(run)
+    monkeypatch.syspath_prepend(work)
+    diffusion = load_run(run)
+    held = [each for part in diffusion.modules() if (each := getattr(part, "solver", None))]
+    assert held
+    assert all(type(solver).__name__ == "Mine" for solver in held)
+
+
+def test_a_script_looks_into_the_current_directory(tmp_path: Path) -> None:
+    """Python itself looks into the folder of the script alone."""
+    (tmp_path / "my_solvers.py").write_text(MINE)
+    found = subprocess.run(
+        [sys.executable, str(EXAMPLES / "train_cifar.py"), "--solver", "my_solvers:Other"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 2
+    assert "my_solvers.py) has no 'Other'" in found.stderr
 
 
 @pytest.mark.parametrize(

@@ -253,5 +253,5 @@ def test_solvers_by_name(tmp_path: Path) -> None:
             solvers.get(name)
     with pytest.raises(ValueError, match="takes no option 'rtol'; it takes steps"):
         solvers.get(f"learned:{path}", rtol=1e-3)
-    with pytest.raises(ValueError, match="or learned:<path>"):
+    with pytest.raises(ValueError, match="learned:<path>, or"):
         solvers.get("lerned")

@@ -9,6 +9,7 @@ import pytest
 import solvers
 from solvers import NativeSolver, testing
 from tests.solvers.own_methods import Kutta3, Lawson, ShuOsher, ShuOsherStep, Trapezoid
+from tests.solvers.own_rules import OWN_RULES
 
 # Of solvers that do not declare their order.
 ORDERS = {"rk4": 4, "torchdiffeq:euler": 1, "torchdiffeq:midpoint": 2, "torchdiffeq:heun3": 3}
@@ -74,6 +75,13 @@ def test_a_method_of_ones_own_conforms(solver: NativeSolver) -> None:
     testing.check_gradients(replace(solver, gradient=solvers.Checkpointing()))
     if not solver.step_size.controlled:
         testing.check_batch_independence(replace(solver, step_size=solvers.GradientScaled()))
+
+
+@pytest.mark.parametrize("solver", OWN_RULES, ids=lambda solver: type(solver.step_size).__name__)
+def test_a_step_size_rule_of_ones_own_conforms(solver: NativeSolver) -> None:
+    testing.check_solver(solver)
+    testing.check_gradients(replace(solver, gradient=solvers.Checkpointing()))
+    testing.check_gradients(replace(solver, gradient=solvers.BacksolveAdjoint()))
 
 
 def test_checks_take_a_method_without_a_solver() -> None:
