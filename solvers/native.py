@@ -13,13 +13,14 @@ from solvers.checks import check_flag, check_restarts, check_steps
 from solvers.fields.base import VectorField, fitted
 from solvers.fields.wrappers import OneSystemsEvent, as_one_system, in_half_precision
 from solvers.gradients.modes import Backpropagation, GradientMode
+from solvers.loop.crossings import Stops, gather_crossings
 from solvers.loop.integration import Integration
 from solvers.loop.problem import Problem
 from solvers.methods.base import Method
 from solvers.solution import Solution, Stats, all_finite, all_succeeded, batch_shape
 from solvers.solver import Solver
 from solvers.step_size.pid import PID
-from solvers.step_size.rules import BudgetRule, StepSizeRule, Uniform
+from solvers.step_size.rules import BudgetRule, Examined, StepSizeRule, Uniform
 
 Self = TypeVar("Self", bound="NativeSolver")
 
@@ -138,42 +139,46 @@ class NativeSolver(Solver):
         return super().solve_chain(fields, y0, t_span, restarts)
 
     def _integration(self, problem: Problem) -> Integration:
-        return Integration(problem, self.method, self.step_size, compiled=self.compiled)
+        rule = self.step_size
+        if problem.events and isinstance(rule, BudgetRule):
+            rule = Examined(rule)  # since samples end by themselves
+        return Integration(problem, self.method, rule, compiled=self.compiled)
 
     def solve_problem(self, problem: Problem) -> Solution:
         self.method.check(problem.field)
         rule, y0 = self.step_size, problem.y0
         if y0.numel() == 0:
             return _nothing_to_solve(problem)
-        if problem.dense or len(problem.events) > 1 or not all(e.terminal for e in problem.events):
-            raise ValueError("dense and several events are still to come")
-        if problem.event is not None and not rule.controlled:
+        if problem.events and not (rule.controlled or isinstance(rule, BudgetRule)):
             raise ValueError(
-                "events need error control: take tolerances, as DormandPrince and Tsit5 do"
+                "events need steps that are examined one by one: a step-size rule with error "
+                f"control or a BudgetRule, which {type(rule).__name__} is not"
             )
+        if problem.dense:
+            raise ValueError("dense is still to come")
         if y0.ndim < 2 or rule.shared:
             return _one_system(self, problem)
         return self._solve_batch(problem)
 
     def _solve_batch(self, problem: Problem) -> Solution:
-        if self.step_size.controlled:
+        if self.step_size.controlled or problem.events:
             if torch.compiler.is_compiling():  # the steps depend on the data: beside the graph
                 return torch.compiler.disable(self._in_full_precision)(problem)
             return self._in_full_precision(problem)
         return self.gradient.solve(self._integration(problem))
 
     def _in_full_precision(self, problem: Problem) -> Solution:
-        """Error estimates mean nothing in half precision: the field sees it, the rule does not."""
+        """Errors and crossings mean nothing in half precision: the field sees it, the rest not."""
         y0 = problem.y0
         dtype = torch.promote_types(y0.dtype, torch.float32)
         if dtype == y0.dtype:
             return self.gradient.solve(self._integration(problem))
         field = in_half_precision(problem.field, y0.dtype, dtype)
         integration = self._integration(replace(problem, field=field, y0=y0.to(dtype)))
-        rule = self.step_size.with_rounding(torch.finfo(y0.dtype).eps)
-        solution = self.gradient.solve(replace(integration, rule=rule))
-        ys = None if solution.ys is None else solution.ys.to(y0.dtype)
-        return replace(solution, y=solution.y.to(y0.dtype), ys=ys)
+        rule = integration.rule.with_rounding(torch.finfo(y0.dtype).eps)
+        return self.gradient.solve(replace(integration, rule=rule)).mapped(
+            lambda states: states.to(y0.dtype)
+        )
 
 
 def _rule(
@@ -223,14 +228,19 @@ def _one_system(solver: NativeSolver, problem: Problem) -> Solution:
     system = replace(problem, field=field, y0=state, events=events)
     solution = solver._solve_batch(system)
     stats, batch = solution.stats, batch_shape(y0)
-    event_time = solution.event_time
+
+    def for_all(value: Tensor | None) -> Tensor | None:
+        return None if value is None else value[0].expand(batch)
+
     return replace(
         solution,
         y=solution.y.reshape(shape),
         ys=None if solution.ys is None else solution.ys.reshape(-1, *shape),
         stats=Stats(*(int(count) for count in (stats.nfe, stats.accepted, stats.rejected))),
         status=solution.status[0].expand(batch),
-        event_time=None if event_time is None else event_time[0].expand(batch),
+        event_time=for_all(solution.event_time),
+        event_index=for_all(solution.event_index),
+        events=tuple(each.mapped(lambda x: x.reshape(-1, *shape)) for each in solution.events),
     )
 
 
@@ -238,8 +248,10 @@ def _nothing_to_solve(problem: Problem) -> Solution:
     """The solution of no samples, or of samples without elements."""
     y0, times = problem.y0, problem.times
     ys = None if times is None else y0.expand(len(times), *y0.shape)
-    event_time = None
-    if problem.event is not None:
-        dtype = torch.promote_types(y0.dtype, torch.float32)
-        event_time = torch.full(batch_shape(y0), torch.nan, dtype=dtype, device=y0.device)
-    return Solution(y0, ys, Stats(0, 0), all_succeeded(y0), event_time, succeeded=True)
+    solution = Solution(y0, ys, Stats(0, 0), all_succeeded(y0), succeeded=True)
+    if not problem.events:
+        return solution
+    dtype = torch.promote_types(y0.dtype, torch.float32)
+    stops = Stops.none(solution.status, dtype)
+    events = gather_crossings(problem.events, (), y0 if y0.ndim > 1 else y0.unsqueeze(0))
+    return replace(solution, event_time=stops.times, event_index=stops.which, events=events)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,6 +77,31 @@ class Stats:
     rejected: int | Tensor = 0
 
 
+@dataclass(frozen=True, eq=False)
+class Crossings:
+    """Where one event's function crossed zero, K times in all; in order of sample and time.
+
+    Attributes:
+        samples: which sample, int64 ``(K,)``; 0 for one system.
+        times: when, ``(K,)``.
+        states: the states there, ``(K, ...)``, each as one sample has it; for one system, and
+            with ``PID(shared=True)``, of the shape of ``y0``.
+    """
+
+    samples: Tensor
+    times: Tensor
+    states: Tensor
+
+    def mapped(
+        self,
+        states: Callable[[Tensor], Any],
+        times: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> Crossings:
+        """The same with other states, and with ``times(times, samples)``."""
+        when = self.times if times is None else times(self.times, self.samples)
+        return Crossings(self.samples, when, states(self.states))
+
+
 @dataclass(frozen=True)
 class Solution:
     """The result of :meth:`solvers.Solver.solve`.
@@ -86,8 +113,12 @@ class Solution:
         status: one :class:`Status` a sample, int8 tensor ``(B,)``, or ``()`` for one system. A
             failed sample holds the last finite state that is known (``y0`` with torchdiffeq);
             the states of the other samples are right.
-        event_time: time of the event of each sample, NaN where it had none, of the shape of
-            ``status``; None without an event.
+        event_time: time of the terminal event that ended each sample, NaN where none did, of the
+            shape of ``status``; None without an event.
+        event_index: which event that was, its place among those given, int64 of the same shape;
+            -1 where none did; None without an event.
+        events: one :class:`Crossings` for each event given, terminal or not: all that were found
+            until the sample ended.
         succeeded: True where every sample is known to have succeeded, without looking.
         remark: what :class:`SolverError` adds.
     """
@@ -97,8 +128,20 @@ class Solution:
     stats: Stats
     status: Tensor
     event_time: Tensor | None = None
+    event_index: Tensor | None = None
+    events: tuple[Crossings, ...] = ()
     succeeded: bool = field(default=False, repr=False)
     remark: str = field(default="", repr=False)
+
+    def mapped(self, states: Callable[[Tensor], Any]) -> Solution:
+        """The same with other states; ``states`` is given those of :attr:`y`, of :attr:`ys`, which
+        have an axis of times before, and of :attr:`events`."""
+        return replace(
+            self,
+            y=states(self.y),
+            ys=None if self.ys is None else states(self.ys),
+            events=tuple(each.mapped(states) for each in self.events),
+        )
 
     def throw(self, more: str = "") -> Solution:
         """Return self where every sample succeeded.

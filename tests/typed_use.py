@@ -58,6 +58,7 @@ from solvers import (
     BudgetRule,
     ButcherTableau,
     Checkpointing,
+    Crossings,
     DormandPrince,
     ErrorControl,
     Euler,
@@ -171,6 +172,11 @@ def more_solving() -> None:
     stop = Event(lambda t, y: y[:, 0] - 0.5, direction=-1)
     found = Tsit5().solve(field, torch.ones(4, 3), event=stop, throw=False)
     assert_type(found.event_time, Tensor | None)
+    low = Event(lambda t, y: y[:, 0] - 0.7, terminal=False)
+    found = Heun(20).solve(field, torch.ones(4, 3), event=[stop, low])
+    assert_type(found.event_index, Tensor | None)
+    assert_type(found.events, tuple[Crossings, ...])
+    assert_type(found.events[1].times, Tensor)
     assert_type(ETDRK4(rtol=1e-3), ETDRK4)
     assert_type(Problem(field, torch.ones(4, 3)).y0, Tensor)
     try:

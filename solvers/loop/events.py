@@ -1,4 +1,4 @@
-"""Stopping a sample where a function of its state crosses zero."""
+"""Where a function of a sample's state crosses zero."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from solvers.checks import check_flag
 from solvers.fields.base import VectorField
 from solvers.methods.interpolation import Path
 
@@ -31,7 +32,7 @@ def check_events(event: Any) -> tuple[Event, ...]:
 
 
 class Bracket(NamedTuple):
-    """Where in its step each sample crosses first, as fractions; values ``(n,)`` at both ends."""
+    """Where in its step each sample crosses, as fractions; values ``(n,)`` at both ends."""
 
     crossed: Tensor
     low: Tensor
@@ -42,18 +43,22 @@ class Bracket(NamedTuple):
 
 @dataclass(frozen=True)
 class Event:
-    """A sample's solve ends where ``function(t, y)`` of that sample first crosses zero.
+    """A crossing of zero by ``function(t, y)`` of a sample, which ends that sample's solve or not.
 
-    The crossing is found on the dense output within each step, at whose ends and at some points
-    between the function is looked at; where it nears zero between them and turns, there too.
-    Gradients flow to the state and the time of the event as the implicit function theorem has it.
+    The crossings are found on the dense output within each step, at whose ends and at some points
+    between the function is looked at; where it nears zero between them and turns, there too. Where
+    it only touches zero, rounding decides. At the start of a solve a value of 0 is no crossing, so
+    that a solve may go on from an event.
+    Gradients flow to the states and the times of crossings as the implicit function theorem has it.
 
     Args:
         function: ``function(t, y) -> (B,)`` for times ``(B, 1, ..., 1)`` and states ``(B, ...)``;
             no sample's value may depend on another's. For one system ``(d,)``, and with
             ``PID(shared=True)``, one value ``()``. One with a ``select`` lets the solve leave
             samples out that have ended.
-        direction: 1 for crossings from below, -1 from above, 0 for both.
+        direction: 1 for crossings from below, as the solve goes, -1 from above, 0 for both.
+        terminal: whether a sample's solve ends at its first crossing; where not, each is recorded
+            and the solve goes on.
 
     Raises:
         ValueError: where the direction is none of these, or, on use, the function returns
@@ -69,6 +74,7 @@ class Event:
             raise ValueError(f"an event needs a function(t, y), not {type(self.function).__name__}")
         if self.direction not in {-1, 0, 1}:
             raise ValueError(f"direction must be -1, 0 or 1, not {self.direction!r}")
+        check_flag("terminal", self.terminal)
 
     def value(self, function: Any, t: Tensor, y: Tensor) -> Tensor:
         """The function's values ``(n,)``."""
@@ -84,7 +90,7 @@ class Event:
                 "an event's function must return one value a sample, shape "
                 f"({y.shape[0]},); it returned {shape}"
             )
-        return value
+        return value.to(y.dtype)
 
     def _crossed(self, before: Tensor, after: Tensor) -> Tensor:
         """Where values cross zero in the wanted direction."""
@@ -101,57 +107,69 @@ class Event:
         before: Tensor,
         after: Tensor,
         *,
-        started: bool,
-    ) -> Bracket:
-        """The first crossing within each sample's step.
+        taken: Tensor,
+        started: Tensor,
+    ) -> list[Bracket]:
+        """The crossings within each sample's step: the first of each, the second of each, ...
+
+        Of a terminal event only the first.
 
         Args:
             function: the event's function for these rows.
             path: their steps, from ``t`` ``(n, 1, ..., 1)``.
             before, after: the function's values at both ends.
-            started: whether steps were taken before. In the first, a value that is 0 but for
-                rounding crosses nothing: a solve may go on from an event.
+            taken: which samples take the step, bool ``(n,)``.
+            started: which have taken one before. In the first, a value that is 0 but for rounding
+                crosses nothing: a solve may go on from an event.
         """
+        thetas, values = self._sampled(function, path, t, before, after, started)
+        crossings = self._crossed(values[:-1], values[1:]) & taken
+        number = crossings.cumsum(0)
+        most = min(int(number.max()), 1 if self.terminal else len(number))
+        brackets = []
+        for count in range(1, most + 1):
+            here = crossings & (number == count)
+            low = here.to(torch.int8).argmax(0, keepdim=True)
+            ends = [x.gather(0, i).squeeze(0) for x in (thetas, values) for i in (low, low + 1)]
+            brackets.append(Bracket(here.any(0), *ends))
+        return brackets
+
+    def _sampled(
+        self, function: Any, path: Path, t: Tensor, before: Tensor, after: Tensor, started: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Fractions of the step and the values there, ``(Q, n)``, in order."""
         points = torch.linspace(0, 1, _PARTS + 1, dtype=before.dtype, device=before.device)
         thetas = points.unsqueeze(1).expand(-1, before.shape[0])  # (P + 1, n)
-        inner = [self._at(function, path, t, theta) for theta in thetas[1:-1]]
+        inner = [self._within(function, path, t, theta.view(t.shape)) for theta in thetas[1:-1]]
         values = torch.stack([before, *inner, after])
-        if not started:
-            rounding = torch.finfo(values.dtype).eps ** (1 / 3) * (values[1] - before).abs()
-            values[0] = torch.where(before.abs() <= rounding, 0.0, before)
+        rounding = torch.finfo(values.dtype).eps ** (1 / 3) * (values[1] - before).abs()
+        values[0] = torch.where((before.abs() <= rounding) & ~started, 0.0, before)
         a, b, c = values[:-2], values[1:-1], values[2:]
         bend = a - 2 * b + c
         # Between points of one sign it may have been across and back, where a parabola turns.
         dips = (a * b > 0) & (b * c > 0) & (bend * b > 0) & ((a - c).abs() < 2 * bend.abs())
-        if bool(dips.any()):
-            lowest = (b - (a - c).square() / (8 * bend)) * b.sign()
-            place = torch.where(dips, lowest, torch.inf).argmin(0, keepdim=True)
-            a, b, c, bend = (x.gather(0, place).squeeze(0) for x in (a, b, c, bend))
-            middle = thetas.gather(0, place + 1).squeeze(0)
-            shift = (0.5 * (a - c) / bend).nan_to_num().clamp(-1, 1)
-            turn = torch.where(dips.any(0), middle + shift / _PARTS, middle)
-            value = self._at(function, path, t, turn)
-            thetas, order = torch.cat([thetas, turn.unsqueeze(0)]).sort(dim=0)
-            values = torch.cat([values, value.unsqueeze(0)]).gather(0, order)
-        crossings = self._crossed(values[:-1], values[1:])
-        first = crossings.to(torch.int8).argmax(0, keepdim=True)
-        ends = (x.gather(0, i).squeeze(0) for x in (thetas, values) for i in (first, first + 1))
-        low, high, at_low, at_high = ends
-        return Bracket(crossings.any(0), low, high, at_low, at_high)
+        places = dips.any(1).nonzero().view(-1).tolist()
+        if not places:
+            return thetas, values
+        shifts = torch.where(dips, 0.5 * (a - c) / bend, 0.0)
+        turns = (thetas[1:-1] + shifts / _PARTS)[places]
+        seen = [self._within(function, path, t, theta.view(t.shape)) for theta in turns]
+        thetas, order = torch.cat([thetas, turns]).sort(dim=0, stable=True)
+        return thetas, torch.cat([values, torch.stack(seen)]).gather(0, order)
+
+    def root(self, function: Any, path: Path, t: Tensor, bracket: Bracket) -> Tensor:
+        """The fractions of the step ``(n,)`` at the crossings; of other samples, some fraction."""
+        with torch.no_grad():
+            return self._root(function, path, t, bracket)
 
     def locate(
-        self, function: Any, path: Path, t: Tensor, bracket: Bracket
+        self, function: Any, path: Path, t: Tensor, theta: Tensor, crossed: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The states and times of the crossings; of samples without one, some state and time."""
-        with torch.no_grad():
-            theta = self._root(function, path, t, bracket).view(t.shape)
+        """The states and times of crossings, with their gradients, where ``theta`` is the root."""
+        theta = theta.view(t.shape)
         if torch.is_grad_enabled():
-            theta = self._with_gradient(function, path, t, theta, bracket.crossed)
+            theta = self._with_gradient(function, path, t, theta, crossed)
         return path.at(theta), t + theta * path.dt
-
-    def _at(self, function: Any, path: Path, t: Tensor, theta: Tensor) -> Tensor:
-        columns = theta.view(t.shape)
-        return self._within(function, path, t, columns)
 
     def _within(self, function: Any, path: Path, t: Tensor, theta: Tensor) -> Tensor:
         y = path.at(theta)
@@ -169,7 +187,7 @@ class Event:
             near = 2 * torch.finfo(width.dtype).eps
             secant = secant.clamp(low + near, high - near)
             theta = 0.5 * (low + high) if count % 3 == 2 else secant
-            value = self._at(function, path, t, theta)
+            value = self._within(function, path, t, theta.view(t.shape))
             below = torch.sign(value) == torch.sign(at_low)
             low, high = torch.where(below, theta, low), torch.where(below, high, theta)
             # The end that stays counts half, or the secant would creep up from one side only.

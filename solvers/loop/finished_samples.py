@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 from solvers.fields.batch_parts import select
+from solvers.loop.crossings import Stops
 from solvers.loop.solve_state import Finished, SolveState
 from solvers.loop.step import Step
 from solvers.methods.base import StepResult
 from solvers.solution import NON_FINITE, SUCCESS, finite_samples
+from solvers.step_size.rules import time_dtype
 
 
 def end_samples(
-    at: SolveState, ended: Tensor, status: Tensor, event_time: Tensor | None, *, droppable: bool
+    at: SolveState, ended: Tensor, status: Tensor, stops: Stops | None, *, droppable: bool
 ) -> SolveState:
     """Keep the samples that ended, ``ended`` bool ``(n,)``, and go on with the others.
 
@@ -27,7 +29,7 @@ def end_samples(
         at: where the solve stands.
         ended: which have; those that had ended before are not among them.
         status: of all ``(n,)``.
-        event_time: of all, NaN where there was no event; None without an event.
+        stops: of all; None without events.
         droppable: whether the field can be asked for the others alone.
     """
     gone = ended.nonzero().view(-1)
@@ -42,7 +44,7 @@ def end_samples(
         counts[gone],
         at.tries,
         at.evaluations if droppable else None,
-        None if event_time is None else event_time[gone],
+        None if stops is None else Stops(stops.times[gone], stops.which[gone]),
     )
     at = at._replace(finished=(*at.finished, finished), live=at.live - gone.shape[0])
     if at.live == 0:
@@ -51,9 +53,9 @@ def end_samples(
         at = at._replace(first=None)  # it may not be finite, nor its gradient
     if droppable:
         kept = (~ended).nonzero().view(-1)
-        event = at.event if at.event is None else select(at.event, kept)
+        events = tuple(select(event, kept) for event in at.events)
         bound = at.bound.on(select(at.bound.field, kept))
-        return at.at_rows(kept)._replace(bound=bound, event=event, rows=rows[kept])
+        return at.at_rows(kept)._replace(bound=bound, events=events, rows=rows[kept])
     done = ended if at.done is None else ended | at.done
     return at.at_rows(_standing_in(~done))._replace(done=done)
 
@@ -72,10 +74,8 @@ def end_where_field_is_not_finite(at: SolveState, first: Tensor, *, droppable: b
     if not bool(bad.any()):
         return at
     status = torch.full(bad.shape, int(NON_FINITE), dtype=torch.int8, device=bad.device)
-    event_time = None
-    if at.event is not None:
-        event_time = torch.full_like(status, torch.nan, dtype=at.control.remaining.dtype)
-    return end_samples(at, bad, status, event_time, droppable=droppable)
+    stops = Stops.none(status, time_dtype(status.device)) if at.events else None
+    return end_samples(at, bad, status, stops, droppable=droppable)
 
 
 def made_again(at: SolveState, step: Step, *, droppable: bool) -> Step:

@@ -15,13 +15,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from solvers.methods.arithmetic import Increment
+
 Evaluate = Callable[[Tensor, Tensor], Tensor]
 
 _REMEDY = (
     "Rows of the state depend on each other (or the field gives another result each time), and "
-    "under error control every row has a time of its own. Take step_size=PID(shared=True), one "
-    "step for all rows; or pass y0[None], which is one sample with all rows in it, if the field "
-    "takes the axis"
+    "under error control every row has a time of its own, and with events an end of its own. Take "
+    "step_size=PID(shared=True), one step and one end for all rows; or pass y0[None], which is one "
+    "sample with all rows in it, if the field takes the axis"
 )
 _DIGITS = 8
 
@@ -80,25 +82,29 @@ def _coupled(slope: Tensor, y: Tensor) -> bool:
     return False
 
 
-def check_by_moving(evaluate: Evaluate, t: Tensor, y: Tensor, remaining: Tensor, count: int) -> int:
+def check_by_moving(
+    evaluate: Evaluate, t: Tensor, y: Tensor, remaining: Increment, count: int
+) -> int:
     """Move some rows, to where another is and later, and compare the others; likewise.
 
     Args:
         evaluate, t, y: as above.
-        remaining: the time that each row has left.
+        remaining: the time that each row has left; a number where all have the same times, which
+            are then not moved.
         count: how many such checks there were: each divides the rows in another way.
     """
     y = y.detach()
     index = torch.arange(y.shape[0], device=y.device)
     side = index >> (count % max((len(index) - 1).bit_length(), 1)) & 1
     moved = y.roll(1, 0) + 0.01 * y.nan_to_num(0.0, 0.0, 0.0).abs().amax().clamp(min=1e-2)
-    later = t + (0.3 * remaining).to(t.dtype)
+    later = t + (0.3 * remaining).to(t.dtype) if isinstance(remaining, Tensor) else t
     expected = evaluate(t, y).detach()
     size = expected.abs().flatten(1).amax(1).view(-1, *[1] * (y.ndim - 1))
     slack = 64 * torch.finfo(y.dtype).eps * size
     for one in (0, 1):
         which = (side == one).view(size.shape)
-        found = evaluate(torch.where(which, later, t), torch.where(which, moved, y)).detach()
+        times = t if later is t else torch.where(which, later, t)
+        found = evaluate(times, torch.where(which, moved, y)).detach()
         same = (found - expected).abs() <= slack
         if bool((~same & ~which & torch.isfinite(expected)).any()):
             raise ValueError(_REMEDY)

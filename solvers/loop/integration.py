@@ -8,15 +8,16 @@ time that its ``control.remaining`` leaves, of which every step was accepted; a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from solvers.checks import holds
 from solvers.fields.base import VectorField
-from solvers.loop.events import Event
+from solvers.loop.crossings import StepTaken, Stops, gather_crossings, meet_events
 from solvers.loop.finished_samples import (
     end_samples,
     end_where_field_is_not_finite,
@@ -26,7 +27,7 @@ from solvers.loop.independence import check_by_derivative, check_by_moving
 from solvers.loop.problem import Problem
 from solvers.loop.saved_times import at_start, records_of_step, stack_records
 from solvers.loop.solve_state import SolveState
-from solvers.loop.step import Step, time_of, try_compiled, try_step
+from solvers.loop.step import Step, time_of, times_of, try_compiled, try_step
 from solvers.methods.arithmetic import seen_time
 from solvers.methods.base import BoundMethod, Method
 from solvers.methods.interpolation import Path
@@ -38,7 +39,7 @@ from solvers.solution import (
     all_succeeded,
     finite_samples,
 )
-from solvers.step_size.rules import BudgetRule, Examined, StepSizeRule
+from solvers.step_size.rules import BudgetRule, Examined, StepSizeRule, per_sample, time_dtype
 
 Advance = Callable[[SolveState], SolveState]
 Running = Callable[[SolveState], bool]
@@ -99,9 +100,10 @@ class Integration:
 
     @property
     def _rows_in_question(self) -> bool:
-        """Whether rows may depend on each other that are to have times of their own."""
+        """Whether rows may depend on each other that have times, or ends, of their own."""
         known = self._droppable or getattr(self.problem.field, "independent", False)
-        return self.rule.controlled and self.problem.y0.shape[0] > 1 and not known
+        apart = self.rule.controlled or bool(self.problem.events)
+        return apart and self.problem.y0.shape[0] > 1 and not known
 
     def _look_at_rows(self, at: SolveState, t: Tensor) -> int:
         """Look again whether they do, since it may show in some states and at some times alone.
@@ -117,7 +119,7 @@ class Integration:
 
     def _begin(self) -> SolveState:
         problem = self.problem
-        field, y0, (t0, t1) = problem.field, problem.y0, problem.t_span
+        field, y0 = problem.field, problem.y0
         bound = self.bind(field)
         start = self.rule.start(bound, problem.t_span, y0)
         at = SolveState(
@@ -129,30 +131,42 @@ class Integration:
             live=y0.shape[0],
         )
         if getattr(field, "autonomous", False):
-            at = at._replace(time=time_of(t0, 0.0, y0))
+            at = at._replace(time=time_of(problem.t_span[0], 0.0, y0))
         if problem.times is not None:
             at = at._replace(records=at_start(problem.times, y0, at.control.remaining))
-        if problem.event is not None:
-            t = seen_time(t1 - at.control.remaining, y0)
-            value = problem.event.value(problem.event.function, t, y0)
-            at = at._replace(event=problem.event.function, event_value=value)
+        if problem.events:
+            t = seen_time(per_sample(problem.t_span[0], y0, time_dtype(y0.device)), y0)
+            functions = tuple(event.function for event in problem.events)
+            at = at._replace(events=functions, event_values=self._event_values(functions, t, y0))
+            if not self.rule.controlled:
+                _check_readable(at.event_values)
+                return self._examine_rows(at)
         return self._examine_start(at) if self.rule.controlled else at
+
+    def _event_values(self, functions: Sequence[Any], t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        pairs = zip(self.problem.events, functions, strict=True)
+        return tuple(event.value(function, t, y) for event, function in pairs)
 
     def _examine_start(self, at: SolveState) -> SolveState:
         """Look at the first evaluation, and at whether the samples may go their own ways."""
-        problem, first = self.problem, at.first
+        first = at.first
         assert first is not None
         try:
             all_good = bool(finite_samples(first.detach()).all())
         except RuntimeError as error:
             raise ValueError(UNREADABLE) from error
-        if self._rows_in_question:
-            t = seen_time(problem.t_span[1] - at.control.remaining, at.y)
-            asked = check_by_derivative(at.bound.first, t, at.y)
-            at = at._replace(evaluations=at.evaluations + asked)
+        at = self._examine_rows(at)
         if all_good:
             return at
         return end_where_field_is_not_finite(at, first, droppable=self._droppable)
+
+    def _examine_rows(self, at: SolveState) -> SolveState:
+        """Look at whether rows that are in question depend on each other at the start."""
+        if not self._rows_in_question:
+            return at
+        t = seen_time(time_of(self.problem.t_span[1], at.control.remaining, at.y), at.y)
+        asked = check_by_derivative(at.bound.first, t, at.y)
+        return at._replace(evaluations=at.evaluations + asked)
 
     def _running(self, at: SolveState) -> bool:
         return at.live > 0 and self.rule.running(at.control)
@@ -160,13 +174,15 @@ class Integration:
     def _advance(self, at: SolveState) -> SolveState:
         """One step, tried by all samples that are evaluated."""
         problem = self.problem
-        wanted = problem.times is not None or problem.event is not None
+        wanted = problem.times is not None or bool(problem.events)
         step = (try_compiled if self.compiled else try_step)(
             at.bound, self.rule, problem.t_span[1], at.y, at.control, at.time, at.first,
             wanted and self.method.needs_end,
         )  # fmt: skip
         if step.judgement.accepted is None:
             return self._take_for_all(at, step)
+        if problem.events and at.tries == 0:
+            _check_readable([step.result.y])
         if torch.is_grad_enabled() and not step.is_finite:
             counted = at._replace(evaluations=at.evaluations + step.evaluations)
             droppable = self._droppable
@@ -227,16 +243,15 @@ class Integration:
         taken = accepted.view(-1)
         counts = taken.long() if at.accepted is None else at.accepted + taken
         after = after._replace(accepted=counts)
-        problem, event_time = self.problem, None
-        if problem.event is not None:
-            after, ended, event_time = self._meet_event(
-                problem.event, at, after, step, accepted, ended
-            )
+        problem, stops = self.problem, None
+        if problem.events:
+            after, stops = self._meet_events(at, after, step, taken)
+            ended = ended | (stops.which >= 0)
         if problem.times is not None:
             records = records_of_step(
                 problem.times, _path(at, step), at.control.remaining, after.control.remaining,
                 last=not self.rule.running(after.control), accepted=accepted, rows=at.rows,
-                until=event_time, t1=problem.t_span[1],
+                until=None if stops is None else stops.times, t1=problem.t_span[1],
             )  # fmt: skip
             after = after._replace(records=at.records + records)
         if not bool(ended.any()):
@@ -245,36 +260,26 @@ class Integration:
             asked = self._look_at_rows(at, step.t)
             after = after._replace(evaluations=after.evaluations + asked)
         status = self.rule.status(step.judgement)
-        if event_time is not None:
-            status = torch.where(event_time.isnan(), status, int(SUCCESS)).to(status.dtype)
-        return end_samples(after, ended, status, event_time, droppable=self._droppable)
+        if stops is not None:
+            status = torch.where(stops.which < 0, status, int(SUCCESS)).to(status.dtype)
+        return end_samples(after, ended, status, stops, droppable=self._droppable)
 
-    def _meet_event(
-        self,
-        event: Event,
-        at: SolveState,
-        after: SolveState,
-        step: Step,
-        accepted: Tensor,
-        ended: Tensor,
-    ) -> tuple[SolveState, Tensor, Tensor]:
-        """End the samples whose event lies in the step just taken, at the event."""
-        t1, taken = self.problem.t_span[1], accepted.view(-1)
-        start, end = at.control.remaining, after.control.remaining
-        now = event.value(at.event, seen_time(t1 - end, after.y), after.y)
-        value = now if at.event_value is None else at.event_value
-        event_time = torch.full(value.shape, torch.nan, dtype=start.dtype, device=start.device)
-        path = _path(at, step)
-        ends = value.detach(), now.detach()
-        bracket = event.look(at.event, path, t1 - start, *ends, started=at.accepted is not None)
-        crossed = bracket.crossed & taken
-        after = after._replace(event_value=torch.where(taken, now, value))
-        if not bool(crossed.any()):
-            return after, ended, event_time
-        found, when = event.locate(at.event, path, t1 - start, bracket._replace(crossed=crossed))
-        columns = crossed.view(accepted.shape)
-        after = after._replace(y=torch.where(columns, found, after.y))
-        return after, ended | crossed, torch.where(crossed, when.view(-1), event_time)
+    def _meet_events(
+        self, at: SolveState, after: SolveState, step: Step, taken: Tensor
+    ) -> tuple[SolveState, Stops]:
+        """Look for events in the step just taken; samples that end at one are left there."""
+        t1, y = self.problem.t_span[1], after.y
+        start, end = (times_of(t1, x.control.remaining, y) for x in (at, after))
+        now = self._event_values(at.events, seen_time(end, y), y)
+        started = torch.zeros_like(taken) if at.accepted is None else at.accepted > 0
+        rows = torch.arange(len(taken), device=taken.device) if at.rows is None else at.rows
+        whole = StepTaken(_path(at, step), start, taken, started, rows)
+        y, stops, crossed = meet_events(
+            self.problem.events, at.events, whole, at.event_values, now, y
+        )
+        kept = zip(now, at.event_values, strict=True)
+        values = tuple(torch.where(taken, new, old) for new, old in kept)
+        return after._replace(y=y, event_values=values, crossings=at.crossings + crossed), stops
 
     def _conclude_together(self, end: SolveState) -> Solution:
         """The solution where all samples took the same steps, unexamined."""
@@ -302,16 +307,31 @@ class Integration:
         accepted = gather("accepted")
         stats = Stats(spread("evaluations"), accepted, spread("tries") - accepted)
         ys = None if times is None else stack_records(times, end.records, self.problem.y0)
-        event_time: Any = None
-        if self.problem.event is not None:
-            event_time = gather("event_time").to(torch.promote_types(end.y.dtype, torch.float32))
-        return Solution(gather("y"), ys, stats, gather("status"), event_time)
+        solution = Solution(gather("y"), ys, stats, gather("status"))
+        return self._with_events(solution, end, order) if self.problem.events else solution
+
+    def _with_events(self, solution: Solution, end: SolveState, order: Tensor) -> Solution:
+        """The solution with what the events came to; ``order`` sorts the samples that ended."""
+        parts = [part.stops for part in end.finished if part.stops is not None]
+        times, index = (torch.cat(part)[order] for part in zip(*parts, strict=True))
+        dtype = torch.promote_types(solution.y.dtype, torch.float32)
+        found = gather_crossings(self.problem.events, end.crossings, solution.y)
+        return replace(solution, event_time=times.to(dtype), event_index=index, events=found)
 
 
 UNREADABLE = (
     "error control chooses its steps by the data, which torch.compile and function transforms "
     "such as vmap cannot follow: take a number of steps there"
 )
+
+
+def _check_readable(values: Sequence[Tensor]) -> None:
+    """Raise ValueError where the values that events are decided by cannot be looked at."""
+    if any(holds(torch.isfinite(value)) is None for value in values):
+        raise ValueError(
+            "events end samples by the data, which function transforms such as vmap cannot follow: "
+            "give the batch an axis of the state, or leave the event out there"
+        )
 
 
 def _path(at: SolveState, step: Step) -> Path:

@@ -72,11 +72,6 @@ class Problem:
         return cls(fitted(field, y0), y0, span, times, events, dense, jumps)
 
     @property
-    def event(self) -> Event | None:
-        """The only event."""
-        return self.events[0] if self.events else None
-
-    @property
     def selectable(self) -> bool:
         """Whether there are samples that can be asked for alone, of the field and all events."""
         if self.y0.ndim < 2:  # one system

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from solvers.loop.crossings import Crossed, Stops
 from solvers.loop.saved_times import Record
 from solvers.methods.base import BoundMethod
 
@@ -20,7 +21,7 @@ class Finished(NamedTuple):
     tries: int
     evaluations: int | None
     """None while they are evaluated on, since the field cannot be asked for the others alone."""
-    event_time: Tensor | None
+    stops: Stops | None
 
 
 class SolveState(NamedTuple):
@@ -44,8 +45,11 @@ class SolveState(NamedTuple):
     done: Tensor | None = None
     """Which samples have ended but are evaluated with the others, bool ``(n,)``."""
     accepted: Tensor | None = None
-    event: Any = None
-    event_value: Tensor | None = None
+    events: tuple[Any, ...] = ()
+    """The functions of the problem's events, for these samples."""
+    event_values: tuple[Tensor, ...] = ()
+    """Their values here, each ``(n,)``."""
+    crossings: tuple[Crossed, ...] = ()
     finished: tuple[Finished, ...] = ()
     records: tuple[Record, ...] = ()
 
@@ -63,5 +67,5 @@ class SolveState(NamedTuple):
             control=control,
             first=part(self.first),
             accepted=part(self.accepted),
-            event_value=part(self.event_value),
+            event_values=tuple(values[rows] for values in self.event_values),
         )

@@ -12,7 +12,7 @@ from solvers.fields.base import VectorField
 from solvers.methods.arithmetic import Increment, seen_time
 from solvers.methods.base import BoundMethod, Method, StepResult
 from solvers.solution import all_finite, finite_samples
-from solvers.step_size.rules import Judgement, StepSizeRule
+from solvers.step_size.rules import Judgement, StepSizeRule, per_sample, time_dtype
 
 
 class Step(NamedTuple):
@@ -48,6 +48,13 @@ def time_of(end: float | Tensor, remaining: Increment, y: Tensor) -> Tensor:
         return time
     dtype = torch.promote_types(y.dtype, torch.float32)
     return torch.full((), time, dtype=dtype, device=y.device)
+
+
+def times_of(end: float, remaining: Increment, y: Tensor) -> Tensor:
+    """The present time of each sample, ``(n, 1, ..., 1)``, in the rule's precision."""
+    if not isinstance(remaining, Tensor):
+        remaining = per_sample(remaining, y, time_dtype(y.device))
+    return end - remaining
 
 
 def try_step(

@@ -176,9 +176,6 @@ def test_what_cannot_be_made_says_so() -> None:
         LearnedSolver([method(), method()])
     with pytest.raises(ValueError, match="learned on semilinear fields needs a SemilinearField"):
         learned().solve(lambda t, y: -y, torch.ones(2, 3))
-    event = solvers.Event(lambda t, y: y[:, 0])
-    with pytest.raises(ValueError, match="events need error control"):
-        learned(kind="explicit").solve(lambda t, y: -y, torch.ones(2, 3), event=event)
 
 
 # ---- Files and names -----------------------------------------------------------------------------
