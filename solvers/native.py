@@ -18,9 +18,10 @@ from solvers.loop.integration import Integration
 from solvers.loop.problem import Problem
 from solvers.methods.base import Method
 from solvers.solution import Solution, Stats, all_finite, all_succeeded, batch_shape
-from solvers.solver import Solver
+from solvers.solver import Solver, Span
 from solvers.step_size.pid import PID
-from solvers.step_size.rules import BudgetRule, Examined, StepSizeRule, Uniform
+from solvers.step_size.rules import BudgetRule, Examined, StepSizeRule, Tolerance, Uniform
+from solvers.transcription import Transcription
 
 Self = TypeVar("Self", bound="NativeSolver")
 
@@ -69,8 +70,8 @@ class NativeSolver(Solver):
         steps: int | None = None,
         *,
         method: Method | None = None,
-        rtol: float | None = None,
-        atol: float | None = None,
+        rtol: Tolerance | None = None,
+        atol: Tolerance | None = None,
         step_size: StepSizeRule | None = None,
         gradient: GradientMode = Backpropagation(),
         compiled: bool = False,
@@ -107,7 +108,7 @@ class NativeSolver(Solver):
         if isinstance(own, BudgetRule) and own == rule.with_steps(own.steps):
             parts.append(f"steps={own.steps}")
         elif isinstance(own, PID) and own == PID(own.rtol, own.atol) and rule.controlled:
-            parts.append(f"rtol={own.rtol:g}, atol={own.atol:g}")
+            parts += [f"{name}={_shown(getattr(own, name))}" for name in ("rtol", "atol")]
         else:
             parts.append(f"step_size={own!r}")
         if self.gradient != Backpropagation():
@@ -123,16 +124,17 @@ class NativeSolver(Solver):
         self,
         fields: Sequence[VectorField],
         y0: Tensor,
-        t_span: tuple[float, float] = (0.0, 1.0),
+        t_span: Span = (0.0, 1.0),
         restarts: Tensor | None = None,
     ) -> Tensor:
         if len(fields) > 1 and isinstance(y0, Tensor) and y0.ndim > 1 and y0.numel():
             check_restarts(restarts, len(fields), y0)
-            integration = self._integration(Problem.of(fields[0], y0, t_span))
+            asked, ends = Transcription.of(fields[0], y0, t_span), None
             for field in fields:
                 self.method.check(field)
-            own = [fitted(field, y0) for field in fields]
-            ends = self.gradient.chain(integration, own, restarts)
+            if asked.clock is None and asked.layout is None:
+                own = [fitted(field, y0) for field in fields]
+                ends = self.gradient.chain(self._integration(asked.problem), own, restarts)
             # Where one is not finite: one by one, to say which sample of which problem, and why.
             if ends is not None and all_finite(ends.detach()):
                 return ends
@@ -146,6 +148,10 @@ class NativeSolver(Solver):
 
     def solve_problem(self, problem: Problem) -> Solution:
         self.method.check(problem.field)
+        if problem.layout is not None:
+            rule = self.step_size.laid_out(problem.layout)
+            if rule is not self.step_size:
+                return replace(self, step_size=rule).solve_problem(replace(problem, layout=None))
         rule, y0 = self.step_size, problem.y0
         if y0.numel() == 0:
             return _nothing_to_solve(problem)
@@ -181,12 +187,16 @@ class NativeSolver(Solver):
         )
 
 
+def _shown(tolerance: Any) -> str:
+    return f"{tolerance:g}" if isinstance(tolerance, (int, float)) else repr(tolerance)
+
+
 def _rule(
     own: StepSizeRule,
     given: StepSizeRule | None,
     steps: int | None,
-    rtol: float | None,
-    atol: float | None,
+    rtol: Tolerance | None,
+    atol: Tolerance | None,
 ) -> StepSizeRule:
     """The rule that the options of a solver name."""
     if given is not None and not isinstance(given, StepSizeRule):
@@ -218,7 +228,7 @@ def _one_system(solver: NativeSolver, problem: Problem) -> Solution:
     """The solution where all of the state takes the same steps, as one sample."""
     y0, times = problem.y0, problem.times
     shape = y0.shape
-    if times is not None and times.of_each is not None:
+    if times is not None and not times.shared:
         raise ValueError("with PID(shared=True) t_eval has shape (M,), the same for all samples")
     events = tuple(
         replace(event, function=OneSystemsEvent(event.function, shape)) for event in problem.events

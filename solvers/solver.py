@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from solvers.fields.base import VectorField
 from solvers.loop.events import Event
 from solvers.loop.problem import Problem
 from solvers.solution import Solution, SolverError
+from solvers.transcription import Transcription
+
+Span = tuple[float | Tensor, float | Tensor] | Tensor
 
 
 class Solver(ABC):
@@ -25,23 +29,29 @@ class Solver(ABC):
         self,
         field: VectorField,
         y0: Tensor,
-        t_span: tuple[float, float] = (0.0, 1.0),
+        t_span: Span = (0.0, 1.0),
         *,
         t_eval: Tensor | Sequence[float] | None = None,
         event: Event | Sequence[Event] | None = None,
         dense: bool = False,
         jump_times: Tensor | Sequence[float] | None = None,
+        args: tuple[Any, ...] = (),
         throw: bool = True,
     ) -> Solution:
         """Integrate from t0 to t1.
 
         Args:
             field: dy/dt = field(t, y); see :class:`solvers.VectorField`.
-            y0: initial state ``(B, ...)``, floating point; the first axis is the batch. One of
-                shape ``(d,)`` or ``()`` is one system.
-            t_span: (t0, t1) with t0 < t1.
-            t_eval: increasing times within the span at which to return the state as well; with
-                the native solvers also ``(M, B)``, the times of each sample.
+            y0: initial state ``(B, ...)``, floating point or complex; the first axis is the
+                batch. One of shape ``(d,)`` or ``()`` is one system. Or tuples, lists and dicts
+                of such tensors, which the field is given and returns: a batch where all have the
+                same first axis and one has more, else one system. t then has as many axes as the
+                tensor that has most.
+            t_span: (t0, t1), each a number, or a tensor ``()``, or ``(B,)`` for a time of each
+                sample. Where t1 < t0 the solve runs backwards. Gradients flow to both.
+            t_eval: times within the span, in its order, at which to return the state as well;
+                with the native solvers also ``(M, B)``, the times of each sample. Gradients flow
+                to them.
             event: what is looked for along the way, an :class:`solvers.Event` or a sequence of
                 them: where a function of the state crosses zero, which ends the sample there
                 unless the event says otherwise; for the native solvers.
@@ -51,6 +61,8 @@ class Solver(ABC):
                 anew there; the field is not evaluated at the jump itself but just inside of each
                 side. In any order; those outside of the span are left out. For solvers driven by
                 tolerances.
+            args: what the field, and an event's function, takes after t and y. Gradients flow to
+                its tensors.
             throw: raise where a sample fails; False returns the statuses instead. Under
                 torch.compile and function transforms such as vmap the solvers with a budget of
                 steps do not look for failures, since that depends on the data.
@@ -59,10 +71,13 @@ class Solver(ABC):
             SolverError: where samples fail and ``throw`` is set.
             ValueError: where an argument is not as described.
         """
-        problem = Problem.of(field, y0, t_span, t_eval, event, dense=dense, jump_times=jump_times)
-        if problem.jumps:
+        asked = Transcription.of(
+            field, y0, t_span, t_eval=t_eval, event=event, args=args, dense=dense,
+            jump_times=jump_times,
+        )  # fmt: skip
+        if asked.problem.jumps:
             raise ValueError("jump_times is still to come")
-        solution = self.solve_problem(problem)
+        solution = asked.solution(self.solve_problem(asked.problem))
         return solution.throw("throw=False returns the statuses instead.") if throw else solution
 
     @abstractmethod
@@ -73,7 +88,7 @@ class Solver(ABC):
         self,
         fields: Sequence[VectorField],
         y0: Tensor,
-        t_span: tuple[float, float] = (0.0, 1.0),
+        t_span: Span = (0.0, 1.0),
         restarts: Tensor | None = None,
     ) -> Tensor:
         """The ends of several problems, each of which starts where the one before it ended.
@@ -96,13 +111,15 @@ class Solver(ABC):
         """
         if not fields:
             raise ValueError("fields must have at least one field")
+        if not isinstance(y0, Tensor) or not y0.is_floating_point():
+            raise ValueError("the state of a chain must be one floating-point tensor")
         check_restarts(restarts, len(fields), y0)
         ends = []
         for index, field in enumerate(fields):
             if restarts is not None:
                 y0 = y0.masked_fill(restarts[index], 0)  # not a product: one may be NaN
             try:
-                y0 = self.solve_problem(Problem.of(field, y0, t_span)).throw().y
+                y0 = self.solve_problem(Transcription.of(field, y0, t_span).problem).throw().y
             except SolverError as error:
                 if len(fields) == 1:
                     raise

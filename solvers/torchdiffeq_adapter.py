@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers.checks import check_steps, check_tolerance
+from solvers.checks import check_steps, check_tolerance, has_gradient
 from solvers.fields.base import VectorField, evaluate
 from solvers.loop.problem import Problem
+from solvers.methods.runge_kutta import RungeKutta
+from solvers.methods.tableaus import RK4
 from solvers.solution import (
     MAX_STEPS,
     NON_FINITE,
@@ -108,20 +110,19 @@ class TorchDiffEq(Solver):
                 "torchdiffeq's methods do not show the states within their steps, so there is no "
                 "path: give the times as t_eval, or take a native solver such as DormandPrince"
             )
-        times = () if problem.times is None else problem.times.remaining
-        if problem.times is not None and problem.times.of_each is not None:
+        if problem.times is not None and not problem.times.shared:
             raise ValueError(
                 "torchdiffeq's methods take the same t_eval for all samples, shape (M,): take a "
                 "native solver for times of each"
             )
         y0, (t0, t1) = problem.y0, problem.t_span
         if y0.numel() == 0:  # whose error torchdiffeq takes for NaN
-            ys = None if problem.times is None else y0.expand(len(times), *y0.shape)
+            ys = None if problem.times is None else y0.expand(len(problem.times), *y0.shape)
             return Solution(y0, ys, Stats(0, 0), all_succeeded(y0), succeeded=True)
         adaptive = not self.fixed_grid and self.method != "scipy_solver"
         counted = _Counted(problem.field, y0.dtype, t1, adaptive)
         # torchdiffeq wants strictly increasing times, the span's ends among them.
-        asked = [t0 if left >= t1 - t0 else t1 - left for left in times]
+        asked = _asked(problem)
         knots = sorted({t0, t1, *asked})
         # Error estimates mean nothing in half precision: the field sees it, the solver float32.
         dtype = torch.promote_types(y0.dtype, torch.float32)
@@ -138,9 +139,11 @@ class TorchDiffEq(Solver):
             )
         except AssertionError as error:
             return self._failed(error, problem, counted)
-        path = path.to(y0.dtype)
-        y = path[-1]
-        ys = None if problem.times is None else path[[knots.index(time) for time in asked]]
+        y = path[-1].to(y0.dtype)
+        ys = None
+        if problem.times is not None:
+            ys = path[[knots.index(time) for time in asked]]
+            ys = _with_time_gradient(ys, counted, problem).to(y0.dtype)
         if all_finite(y.detach()):
             return Solution(y, ys, self._stats(counted), all_succeeded(y0), succeeded=True)
         healthy = finite_samples(y) if y.ndim > 1 else torch.isfinite(y).all()
@@ -182,6 +185,32 @@ class TorchDiffEq(Solver):
         if counted.last is not None and y0.ndim > 1:
             codes[~finite_samples(counted.last)] = int(NON_FINITE)
         return Solution(y0, ys, self._stats(counted), codes, remark=_REMARK)
+
+
+def _asked(problem: Problem) -> list[float]:
+    """The asked times, those at t0 exactly there."""
+    (t0, t1), times = problem.t_span, problem.times
+    if times is None:
+        return []
+    left = times.remaining if times.of_each is None else times.of_each.detach().view(-1).tolist()
+    return [t0 if each >= t1 - t0 else t1 - each for each in left]
+
+
+def _with_time_gradient(ys: Tensor, field: VectorField, problem: Problem) -> Tensor:
+    """The states at times that a gradient flows to, which torchdiffeq's interpolation has none to.
+
+    Each after a step over no time, of the Runge-Kutta method of order 4: the same number, whose
+    derivatives by the length of the step are those of the solution.
+    """
+    times = problem.times
+    if times is None or times.of_each is None or not has_gradient(times.of_each):
+        return ys
+    step = RungeKutta(RK4).step
+    moved = []
+    for asked, y in zip(problem.t_span[1] - times.of_each.squeeze(1), ys, strict=True):
+        t, none = asked.detach(), (asked - asked.detach()).to(y.dtype)
+        moved.append(step(field, t, y, none, field(t, y)).y)
+    return torch.stack(moved)
 
 
 class _Counted:

@@ -15,13 +15,17 @@ from solvers.gradients.modes import GradientMode, within_a_transform
 from solvers.gradients.sources import OTHERS, Sources, with_own_tensors
 from solvers.loop.integration import Integration
 from solvers.loop.problem import Problem
+from solvers.loop.saved_times import Times
 from solvers.loop.solve_state import SolveState
-from solvers.loop.step import Step
-from solvers.methods.arithmetic import advance
+from solvers.loop.step import Step, time_of
+from solvers.methods.arithmetic import advance, seen_time
 from solvers.methods.base import Method
 from solvers.methods.runge_kutta import RungeKutta
 from solvers.solution import SUCCESS, Solution
-from solvers.step_size.rules import StepSizeRule
+from solvers.step_size.pid import PID
+from solvers.step_size.rules import BudgetRule, StepSizeRule, time_dtype
+
+Time = float | Tensor
 
 
 class Stepper(Protocol):
@@ -56,8 +60,8 @@ class BacksolveAdjoint(GradientMode):
 
     Raises:
         ValueError: where the solver of the way back is no explicit Runge-Kutta method of this
-            package; on use, with an event or with times of each sample, and under a compiler or
-            a function transform; in the backward pass, where a derivative of the gradient is
+            package; on use, with an event or with tolerances of each sample, and under a compiler
+            or a function transform; in the backward pass, where a derivative of the gradient is
             asked for (create_graph), or where the field uses an unnamed tensor that it did not use
             at t0.
 
@@ -84,10 +88,8 @@ class BacksolveAdjoint(GradientMode):
         problem = integration.problem
         if torch.compiler.is_compiling():
             raise ValueError(f"BacksolveAdjoint does not work under torch.compile: {OTHERS}")
-        if problem.events or (problem.times and problem.times.of_each is not None):
-            raise ValueError(
-                f"BacksolveAdjoint takes no event and no t_eval of each sample: {OTHERS}"
-            )
+        if problem.events:
+            raise ValueError(f"BacksolveAdjoint takes no event: {OTHERS}")
         if not torch.is_grad_enabled():
             return integration.run()
         if within_a_transform():
@@ -95,15 +97,16 @@ class BacksolveAdjoint(GradientMode):
                 f"BacksolveAdjoint does not work under vmap or others of torch.func: {OTHERS}"
             )
         field, named, own = with_own_tensors(problem.field)
-        known = Sources(_slope(field, problem), own)
+        known = Sources(_slope(field, integration), own)
         originals = (*named, *known.leaves)
-        if not (problem.y0.requires_grad or originals):
+        asked = problem.times.of_each if problem.times is not None else None
+        if not (problem.y0.requires_grad or originals or _wants_gradient(asked)):
             return integration.run()
         backwards = self._way_back(integration, field)
         tensors = (*own, *known.leaves)
         solutions: list[Solution] = []
         y, ys = _Backsolve.apply(
-            integration, backwards, tensors, known, solutions, problem.y0, *originals
+            integration, backwards, tensors, known, solutions, asked, problem.y0, *originals
         )
         found = solutions[0]
         stats = replace(found.stats, nfe=found.stats.nfe + 1)  # that of _slope
@@ -116,6 +119,14 @@ class BacksolveAdjoint(GradientMode):
                 integration, method=self.solver.method, rule=self.solver.step_size
             )
         problem = replace(integration.problem, field=field, times=None)
+        rule = integration.rule
+        if isinstance(rule, PID) and any(
+            isinstance(x, Tensor) and x.ndim >= problem.y0.ndim for x in (rule.rtol, rule.atol)
+        ):
+            raise ValueError(
+                "BacksolveAdjoint: tolerances of each sample cannot be those of the way back; "
+                f"give it a solver of its own, or {OTHERS}"
+            )
         return replace(integration, problem=problem, compiled=False)  # its field differentiates
 
 
@@ -127,44 +138,56 @@ def _check_explicit(method: Method) -> None:
         )
 
 
-def _slope(field: VectorField, problem: Problem) -> Tensor:
-    """The field's graph at the start."""
-    y0 = problem.y0
-    dtype = torch.promote_types(y0.dtype, torch.float32)
-    t0 = torch.full((), problem.t_span[0], dtype=dtype, device=y0.device)
-    return field(t0, y0.detach())
+def _slope(field: VectorField, integration: Integration) -> Tensor:
+    """The field's graph at the start, given the time as the steps will give it."""
+    y0, rule = integration.problem.y0.detach(), integration.rule
+    t0 = time_of(integration.problem.t_span[0], 0.0, y0)
+    if not isinstance(rule, BudgetRule) or isinstance(rule.whole(1.0, y0), Tensor):
+        t0 = seen_time(t0.expand(len(y0), *[1] * (y0.ndim - 1)), y0)
+    return field(t0, y0)
 
 
 class _Adjoint:
-    """d/ds of (y, a), stacked as ``(B, 2, ...)``, over s = end - t."""
+    """d/ds of (y, a), stacked as ``(B, 2, ...)``, over s with t = end - speed s.
+
+    ``end`` and ``speed`` are numbers, or have an entry a sample ``(B,)``.
+    """
 
     independent = True  # as the field's rows were found to be on the way there
 
-    def __init__(self, field: VectorField, end: float, sources: Sources) -> None:
-        self.field, self.end, self.sources = field, end, sources
+    def __init__(self, field: VectorField, end: Time, speed: Time, sources: Sources) -> None:
+        self.field, self.end, self.speed, self.sources = field, end, speed, sources
         self.selectable = is_selectable(field)
 
     def graph(self, s: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The state as a leaf, and the field's result at it."""
+        """The state as a leaf, and dy/dt at it."""
+        s = s.squeeze(1) if s.ndim else s
+        if isinstance(self.speed, Tensor):
+            s = _of_rows(self.speed, y) * s.to(self.speed.dtype)
+        t = (_of_rows(self.end, y) - s).to(y.dtype if s.ndim else s.dtype)
         with torch.enable_grad():
             y = y.detach().requires_grad_()
-            slope = self.field(self.end - (s.squeeze(1) if s.ndim else s), y)
+            slope = self.field(t, y)
         self.sources.check(slope, y)
         return y, slope
 
     def __call__(self, s: Tensor, both: Tensor) -> Tensor:
         y, a = both.unbind(1)
         y, slope = self.graph(s, y)
-        if not slope.requires_grad:
-            return torch.stack((-slope, torch.zeros_like(a)), 1)
-        (pulled,) = torch.autograd.grad(
-            slope, y, a, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-        return torch.stack((-slope.detach(), pulled), 1)
+        pulled = torch.zeros_like(a)
+        if slope.requires_grad:
+            (pulled,) = torch.autograd.grad(
+                slope, y, a, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+        change = torch.stack((-slope.detach(), pulled), 1)
+        if isinstance(self.speed, Tensor):
+            change = change * _of_rows(self.speed, change).to(change.dtype)
+        return change
 
     def select(self, rows: Any) -> _Adjoint:
+        end, speed = (x[rows] if isinstance(x, Tensor) else x for x in (self.end, self.speed))
         with torch.enable_grad():  # the gradient goes to the tensors of all samples
-            return _Adjoint(select(self.field, rows), self.end, self.sources)
+            return _Adjoint(select(self.field, rows), end, speed, self.sources)
 
 
 class _Quadrature:
@@ -187,8 +210,11 @@ class _Quadrature:
                 scale = scale * ~at.done.view(-1, *[1] * (at.y.ndim - 1))
             if isinstance(scale, Tensor):
                 scale = scale.squeeze(1)
+            field = cast(_Adjoint, at.bound.field)
+            if isinstance(field.speed, Tensor):
+                scale = scale * _of_rows(field.speed, y).to(y.dtype)
             s = step.t + self.tableau.c[index] * step.dt
-            _, slope = cast(_Adjoint, at.bound.field).graph(s, y)
+            _, slope = field.graph(s, y)
             if not slope.requires_grad:
                 continue
             found = torch.autograd.grad(
@@ -214,6 +240,7 @@ class _Backsolve(torch.autograd.Function):
         tensors: Sequence[Tensor],
         sources: Sources,
         solutions: list[Solution],
+        asked: Tensor | None,
         y0: Tensor,
         *originals: Tensor,
     ) -> tuple[Tensor, Tensor]:
@@ -225,7 +252,7 @@ class _Backsolve(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        integration, ctx.backwards, ctx.tensors, ctx.sources, (solution,), y0, *_ = inputs
+        integration, ctx.backwards, ctx.tensors, ctx.sources, (solution,), _, y0, *_ = inputs
         ctx.times = integration.problem.times
         # A failed sample has no gradient, and must not stop the solve backwards.
         healthy = (solution.status == int(SUCCESS)).nonzero().view(-1)
@@ -248,24 +275,74 @@ class _Backsolve(torch.autograd.Function):
         if rows is not None:
             backwards, y, grad_y, rows = _healthy(backwards, y, grad_y, rows)
         t0, t1 = backwards.problem.t_span
-        # From t1 back to every asked time, where its gradient comes in and the state is known.
-        stops: list[tuple[float, Tensor | None, Tensor | None]] = [(t0, None, None)]
-        if ctx.times is not None:
+        times = ctx.times
+        if times is not None:
             part = slice(None) if rows is None else rows
-            for index, left in enumerate(ctx.times.remaining):
-                stops.append((t1 - left, ys[index][part], grad_ys[index][part]))
+            ys, grad_ys, times = ys[:, part], grad_ys[:, part], times.select(part)
+        # From t1 back to every asked time, where its gradient comes in and the state is known.
         totals: list[Tensor | None] = [None] * len(ctx.tensors)
-        end, a = t1, grad_y
-        for start, state, jump in reversed(stops):
-            if end - start > 1e-12 * (t1 - t0):
-                span = start, end
-                y, a, found = _segment(backwards, y, a, span, ctx.tensors, ctx.sources)
-                _add(totals, found)
-            if state is not None and jump is not None:
-                y, a = state, a + jump
+        end: Time = t1
+        a = grad_y
+        for start, index in reversed(_stops(t0, t1, times)):
+            y, a, found = _segment(backwards, y, a, (start, end), ctx.tensors, ctx.sources)
+            _add(totals, found)
+            if index is not None:
+                y, a = ys[index], a + grad_ys[index]
             end = start
         a = a if rows is None else whole.index_copy(0, rows, a)
-        return None, None, None, None, None, a, *totals
+        asked = None
+        if ctx.needs_input_grad[5]:
+            asked = _of_times(backwards, ctx.times, times, ys, grad_ys, rows)
+        return None, None, None, None, None, asked, a, *totals
+
+
+def _wants_gradient(asked: Tensor | None) -> bool:
+    return asked is not None and asked.requires_grad
+
+
+def _of_rows(value: Time, y: Tensor) -> Any:
+    """A time of each row, as it broadcasts against the state."""
+    return value.view(-1, *[1] * (y.ndim - 1)) if isinstance(value, Tensor) else value
+
+
+def _stops(t0: float, t1: float, times: Times | None) -> list[tuple[Time, int | None]]:
+    """The times at which the way back stops, forwards, with the number of each that is asked."""
+    stops: list[tuple[Time, int | None]] = [(t0, None)]
+    if times is None:
+        return stops
+    if times.of_each is None:
+        asked: list[Time] = [t1 - left for left in times.remaining]
+    elif times.shared:
+        asked = [t1 - left for left in times.of_each.detach().squeeze(1).tolist()]
+    else:
+        asked = list((t1 - times.of_each.detach()).unbind())
+    return stops + [(time, index) for index, time in enumerate(asked)]
+
+
+def _of_times(
+    backwards: Integration,
+    asked: Times,
+    times: Times,
+    ys: Tensor,
+    grad_ys: Tensor,
+    rows: Tensor | None,
+) -> Tensor:
+    """dL/d(the time that remains) = -dL/dy . dy/dt at every asked time, in its own shape."""
+    given = asked.of_each
+    assert given is not None
+    t1 = backwards.problem.t_span[1]
+    found = []
+    for index, (_, state, grad) in enumerate(zip(given, ys, grad_ys, strict=True)):
+        own = cast(Tensor, times.of_each)[index].to(device=state.device)
+        t = (t1 - own).squeeze(0) if asked.shared else _of_rows(t1 - own, state)
+        slope = backwards.problem.field(t.to(state.dtype), state).detach()
+        found.append(-(slope * grad).flatten(1).sum(1).to(given.dtype))
+    each = torch.stack(found)
+    if asked.shared:
+        return each.sum(1, keepdim=True).to(given.device)
+    if rows is not None:
+        each = each.new_zeros(given.shape).index_copy(1, rows, each)
+    return each.to(given.device)
 
 
 def _healthy(
@@ -290,15 +367,23 @@ def _segment(
     backwards: Integration,
     y: Tensor,
     a: Tensor,
-    span: tuple[float, float],
+    span: tuple[Time, Time],
     tensors: Sequence[Tensor],
     sources: Sources,
-) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+) -> tuple[Tensor, Tensor, Sequence[Tensor | None]]:
     """State, adjoint and the gradients of the tensors, from the end of a span to its start."""
     start, end = span
+    t0, t1 = backwards.problem.t_span
+    each, speed = end - start, cast(Time, 1.0)
+    length = each if isinstance(each, float) else float(each.max())
+    if isinstance(each, Tensor) and length > 0:
+        end, speed = torch.as_tensor(end).expand_as(each), each / length
+        end, speed = (x.to(y.device, time_dtype(y.device)) for x in (end, speed))
+    if length <= 1e-12 * (t1 - t0):
+        return y, a, ()
     quadrature = _Quadrature(backwards.method, tensors)
-    field = _Adjoint(backwards.problem.field, end, sources)
-    problem = Problem(field, torch.stack((y, a), 1), (0.0, end - start))
+    field = _Adjoint(backwards.problem.field, end, speed, sources)
+    problem = Problem(field, torch.stack((y, a), 1), (0.0, length))
     solution = replace(backwards, problem=problem, observe=quadrature if tensors else None).run()
     solution.throw()
     y, a = solution.y.unbind(1)

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from solvers.fields.base import VectorField
+from solvers.fields.base import RelaxationField, VectorField
+from solvers.fields.batch_parts import WrappedFunction
 
 OTHERS = "take Backpropagation() or Checkpointing()"
 
@@ -19,17 +20,27 @@ def with_own_tensors(field: Any) -> tuple[VectorField, tuple[Tensor, ...], tuple
     another, the gradient then does not go from one to the other inside the solve, and is not
     counted twice.
     """
+    own = _parameters(field)
     if isinstance(field, nn.Module):
-        own = tuple(p for p in field.parameters() if p.requires_grad)
         return field, own, own
     tensors: tuple[Tensor, ...] = getattr(field, "tensors", ())
     wanted = [tensor for tensor in tensors if tensor.requires_grad]
     if not wanted:
-        return field, (), ()
+        return field, own, own
     leaves = {id(tensor): tensor.detach().requires_grad_() for tensor in wanted}
     field = field.with_tensors(*(leaves.get(id(tensor), tensor) for tensor in tensors))
     once = {id(tensor): tensor for tensor in wanted}  # a tensor may be named twice
-    return field, tuple(once.values()), tuple(leaves[key] for key in once)
+    leaf = tuple(leaves[key] for key in once)
+    return field, (*once.values(), *own), (*leaf, *own)
+
+
+def _parameters(field: Any) -> tuple[Tensor, ...]:
+    """The parameters of the module that the field is, or is made of."""
+    while isinstance(field, (WrappedFunction, RelaxationField)):
+        field = field.function
+    if not isinstance(field, nn.Module):
+        return ()
+    return tuple(parameter for parameter in field.parameters() if parameter.requires_grad)
 
 
 class Sources:

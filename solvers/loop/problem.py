@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from solvers.checks import check_flag, check_jumps, check_span, check_state, check_times
 from solvers.fields.base import VectorField, fitted
 from solvers.fields.batch_parts import Rows, is_selectable, select
-from solvers.loop.events import Event, check_events
+from solvers.fields.structures import Layout
+from solvers.loop.events import Event
 from solvers.loop.saved_times import Times
 
 
@@ -28,6 +27,7 @@ class Problem:
         jumps: times inside of the span or at its ends where the field jumps, increasing.
             :meth:`solvers.Solver.solve` solves from one to the next, so that none of them reaches
             :meth:`solvers.Solver.solve_problem`.
+        layout: of what the user has for a state, where that is not a real tensor.
     """
 
     field: VectorField
@@ -37,39 +37,7 @@ class Problem:
     events: tuple[Event, ...] = ()
     dense: bool = False
     jumps: tuple[float, ...] = ()
-
-    @classmethod
-    def of(
-        cls,
-        field: VectorField,
-        y0: Tensor,
-        t_span: tuple[float, float],
-        t_eval: Tensor | Sequence[float] | None = None,
-        event: Event | Sequence[Event] | None = None,
-        *,
-        dense: bool = False,
-        jump_times: Tensor | Sequence[float] | None = None,
-    ) -> Problem:
-        """The problem of these arguments of :meth:`solvers.Solver.solve`.
-
-        Raises:
-            ValueError: where one is not as described there.
-        """
-        if not callable(field):
-            raise ValueError(f"field must be callable as field(t, y), not {type(field).__name__}")
-        events = check_events(event)
-        check_flag("dense", dense)
-        check_state(y0)
-        span = check_span(t_span)
-        times = None
-        if t_eval is not None:
-            asked = check_times(y0, span, t_eval)
-            if isinstance(asked, Tensor):
-                times = Times((), span[1] - asked)
-            else:
-                times = Times(tuple(span[1] - t for t in asked), None)
-        jumps = check_jumps(span, jump_times)
-        return cls(fitted(field, y0), y0, span, times, events, dense, jumps)
+    layout: Layout | None = None
 
     @property
     def selectable(self) -> bool:
@@ -82,9 +50,8 @@ class Problem:
     def select(self, rows: Rows) -> Problem:
         """The problem of some of the samples; of a selectable one."""
         times, events = self.times, self.events
-        if times is not None and times.of_each is not None:
-            own = rows.cpu() if isinstance(rows, Tensor) else rows
-            times = replace(times, of_each=times.of_each[:, own])
+        if times is not None:
+            times = times.select(rows)
         events = tuple(replace(each, function=select(each.function, rows)) for each in events)
         field = select(fitted(self.field, self.y0), rows)
         return replace(self, field=field, y0=self.y0[rows], times=times, events=events)

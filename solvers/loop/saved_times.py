@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from solvers.checks import has_gradient
+from solvers.fields.batch_parts import Rows
+from solvers.loop.clock import Clock
 from solvers.methods.arithmetic import Increment
 from solvers.methods.interpolation import Path
+from solvers.step_size.rules import time_dtype
 
 
 @dataclass(frozen=True)
@@ -18,21 +22,83 @@ class Times:
 
     Attributes:
         remaining: M numbers, the same for all samples; from the largest down.
-        of_each: ``(M, B)`` where every sample has its own, in float64 on the CPU; else None.
+        of_each: ``(M, B)`` where every sample has its own, in float64 where the device has it;
+            ``(M, 1)`` where all have the same and a gradient flows to them; else None.
+        whole: the time that remains at t0, with ``of_each``.
     """
 
     remaining: tuple[float, ...]
-    of_each: Tensor | None
+    of_each: Tensor | None = None
+    whole: float = 0.0
 
     def __len__(self) -> int:
         return len(self.remaining) if self.of_each is None else len(self.of_each)
+
+    @property
+    def shared(self) -> bool:
+        """Whether all samples have the same."""
+        return self.of_each is None or self.of_each.shape[1] == 1
+
+    def select(self, rows: Rows) -> Times:
+        """The times of some samples."""
+        each = self.of_each
+        if each is None or self.shared:
+            return self
+        own = rows.to(each.device) if isinstance(rows, Tensor) else rows
+        return replace(self, of_each=each[:, own])
 
     def like(self, remaining: Tensor, rows: Tensor | None) -> Tensor:
         """The times that remain, ``(M, n)`` or ``(M, 1)``, in the rule's own precision."""
         if self.of_each is None:
             return remaining.new_tensor(self.remaining).unsqueeze(1)
         values = self.of_each.to(remaining.dtype).to(remaining.device)  # some have no float64
-        return values if rows is None else values[:, rows]
+        return values if rows is None or self.shared else values[:, rows]
+
+
+def as_times(t_eval: Any, y0: Tensor, span: tuple[float, float], clock: Clock | None) -> Times:
+    """The times that a user asks for.
+
+    Args:
+        t_eval: numbers, or tensors ``(M,)`` or ``(M, B)``, in the order of the span.
+        y0: the state.
+        span: the loop's.
+        clock: of the user's times; None where they are the loop's.
+
+    Raises:
+        ValueError: where they are none, are out of order, or lie outside the span.
+    """
+    if isinstance(t_eval, (list, tuple)) and any(isinstance(t, Tensor) for t in t_eval):
+        t_eval = torch.stack([torch.as_tensor(t, dtype=torch.float64) for t in t_eval])
+    asked = t_eval if isinstance(t_eval, Tensor) else torch.as_tensor(t_eval, dtype=torch.float64)
+    graph = has_gradient(asked)
+    device = torch.device("cpu") if clock is None and not graph else y0.device
+    asked = asked.to(device=device, dtype=time_dtype(device))
+    batch = y0.shape[0] if y0.ndim > 1 else None
+    if asked.numel() == 0 or not (asked.ndim == 1 or (asked.ndim == 2 and asked.shape[1] == batch)):
+        each = f", or have shape (M, B) with the times of each of the {batch} samples"
+        raise ValueError(
+            f"t_eval must be a non-empty list of times{each if batch is not None else ''}, not "
+            f"{tuple(asked.shape)}"
+        )
+    alike = asked.ndim == 1 and (clock is None or not clock.t0.ndim)
+    asked = asked.unsqueeze(1) if asked.ndim == 1 else asked
+    gone = asked - span[0] if clock is None else clock.elapsed(asked)
+    whole = span[1] - span[0]
+    # A time that was computed in float32 may miss the end by a rounding.
+    values, slack = gone.detach(), 1e-6 * whole
+    if not bool(((values >= -slack) & (values <= whole + slack)).all()):
+        raise ValueError(f"t_eval must lie within the time span; got {t_eval}")
+    if bool((values.diff(dim=0) < 0).any()):
+        raise ValueError(
+            "t_eval must be increasing, as the time span is; decreasing where that runs backwards"
+        )
+    if alike and not (graph or has_gradient(gone)):
+        if clock is None:
+            clamped = asked.squeeze(1).clamp(*span).tolist()
+            return Times(tuple(span[1] - t for t in clamped))
+        return Times(tuple((whole - values.squeeze(1).clamp(0, whole)).tolist()))
+    gone = gone + (values.clamp(0, whole) - values)  # which keeps the gradient at the ends
+    return Times((), whole - gone, whole)
 
 
 class Record(NamedTuple):
@@ -48,7 +114,12 @@ class Record(NamedTuple):
 
 
 def at_start(times: Times, y0: Tensor, whole: Increment) -> tuple[Record, ...]:
-    """The records of the times that are t0 itself, in the rule's own precision."""
+    """The records of the times that are t0 itself, in the rule's own precision.
+
+    None of times with a gradient, which the first step has.
+    """
+    if times.of_each is not None and has_gradient(times.of_each):
+        return ()
     if not isinstance(whole, Tensor):
         if times.of_each is None:
             found = [index for index, left in enumerate(times.remaining) if left >= whole]
@@ -97,6 +168,8 @@ def records_of_step(
         )
     left = times.like(before, rows)  # (M, n) or (M, 1)
     inside = left < before.view(1, -1)
+    if has_gradient(left):  # which the state at t0 has from the first step
+        inside = inside | ((left == before.view(1, -1)) & (left >= left.new_tensor(times.whole)))
     if not last and isinstance(after, Tensor):
         inside = inside & (left >= after.view(1, -1))
     if accepted is not None:

@@ -15,6 +15,7 @@ from solvers.fields.base import (
     VectorField,
     evaluate,
 )
+from solvers.fields.own_time import LeakBackwards
 from solvers.methods.arithmetic import Increment
 from solvers.methods.base import BoundMethod, Method
 
@@ -25,6 +26,11 @@ class SemilinearMethod(Method):
     name: str
 
     def check(self, field: VectorField) -> None:
+        if isinstance(field, LeakBackwards):
+            raise ValueError(
+                f"{self.name} treats a leak, which backwards in time grows: solve forwards, or "
+                "take a method for any field, such as dormand_prince"
+            )
         if isinstance(field, QuasilinearField):
             raise ValueError(
                 f"{self.name} needs time constants that do not depend on the state, and those of "

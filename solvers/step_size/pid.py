@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from solvers.checks import check_flag, check_number, check_steps, check_tolerance
+from solvers.fields.structures import Layout, leaves_of
 from solvers.methods.arithmetic import Increment, seen_time
 from solvers.methods.base import BoundMethod, Method, StepResult
 from solvers.solution import MAX_STEPS, NON_FINITE, STEP_UNDERFLOW, SUCCESS
@@ -18,6 +20,7 @@ from solvers.step_size.rules import (
     Span,
     Start,
     StepSizeRule,
+    Tolerance,
     per_sample,
     sample_rms,
     time_dtype,
@@ -38,9 +41,12 @@ class ErrorControl(NamedTuple):
     ratio_before: Tensor | None
     smallest: Tensor
     """A step below this cannot be resolved; no axes."""
+    rtol: float | Tensor
+    """The tolerances, with the axes of the state where they are tensors."""
+    atol: float | Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PID(StepSizeRule):
     r"""Per-sample error control by a PID controller.
 
@@ -60,8 +66,11 @@ class PID(StepSizeRule):
     left as it is. Time is kept in float64 where the device has it.
 
     Args:
-        rtol, atol: relative and absolute tolerance of the local error of a step. For states in
-            half precision they are taken as no smaller than its rounding (0.008 in bfloat16).
+        rtol, atol: relative and absolute tolerance of the local error of a step: numbers, or
+            tensors that broadcast to the state, also with a row for each sample; of a state that
+            is a structure of tensors also a structure like it, or like its outer part, of these.
+            For states in half precision they are taken as no smaller than its rounding (0.008 in
+            bfloat16).
         proportional, integral, derivative: the coefficients kp, ki, kd.
         safety: the part of the step that the error allows which is taken.
         factor_min, factor_max: bounds on the change of the step from one to the next.
@@ -81,8 +90,8 @@ class PID(StepSizeRule):
     Reference: Söderlind 2003, Digital filters in adaptive time-stepping, sections 2 and 3.
     """
 
-    rtol: float = 1e-5
-    atol: float = 1e-6
+    rtol: Tolerance = 1e-5
+    atol: Tolerance = 1e-6
     proportional: float = 0.0
     integral: float = 1.0
     derivative: float = 0.0
@@ -99,7 +108,8 @@ class PID(StepSizeRule):
 
     def __post_init__(self) -> None:
         for name in ("rtol", "atol"):
-            check_tolerance(name, getattr(self, name))
+            for path, value in leaves_of(getattr(self, name), name):
+                check_tolerance(path, value)
         for name in ("proportional", "integral", "derivative"):
             check_number(name, getattr(self, name), -math.inf, math.inf)
         if not self.proportional + self.integral + self.derivative > 0:
@@ -116,6 +126,12 @@ class PID(StepSizeRule):
         check_steps(self.max_steps, "max_steps")
         check_flag("shared", self.shared)
 
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and _compared(vars(self)) == _compared(vars(other))
+
+    def __hash__(self) -> int:
+        return hash(_compared(vars(self)))
+
     def check(self, method: Method) -> None:
         if method.error_order is None:
             raise ValueError(
@@ -124,20 +140,30 @@ class PID(StepSizeRule):
                 "for semilinear fields), or a number of steps"
             )
 
-    def with_tolerances(self, rtol: float | None, atol: float | None) -> PID:
+    def with_tolerances(self, rtol: Tolerance | None, atol: Tolerance | None) -> PID:
         rtol = self.rtol if rtol is None else rtol
         return replace(self, rtol=rtol, atol=self.atol if atol is None else atol)
 
+    def laid_out(self, layout: Layout) -> PID:
+        rtol, atol = layout.spread("rtol", self.rtol), layout.spread("atol", self.atol)
+        return replace(self, rtol=rtol, atol=atol)
+
     def with_rounding(self, rounding: float) -> PID:
-        return self.with_tolerances(max(self.rtol, rounding), max(self.atol, rounding / 8))
+        return self.with_tolerances(
+            _at_least(self.rtol, rounding), _at_least(self.atol, rounding / 8)
+        )
 
     def start(self, bound: BoundMethod, span: Span, y0: Tensor) -> Start:
         whole = per_sample(span[1] - span[0], y0, time_dtype(y0.device))
         resolved = 4 * torch.finfo(torch.float64).eps * max(abs(span[0]), abs(span[1]))
         smallest = max(self.dt_min or 0.0, resolved)
+        rtol, atol = (_tolerance(name, getattr(self, name), y0) for name in ("rtol", "atol"))
         first = bound.first(seen_time(torch.full_like(whole, span[0]), y0), y0)
         if self.first_step is None:
-            dt, evaluations = self._first_step(bound, span, y0.detach(), first.detach()), 2
+            dt, evaluations = (
+                self._first_step(bound, span, y0.detach(), first.detach(), rtol, atol),
+                2,
+            )
         else:
             dt, evaluations = per_sample(self.first_step, y0, y0.dtype), 1
         # An estimate may be 0 by chance, as that of Bosh3 is at dt = tau: of a step that is the
@@ -151,6 +177,8 @@ class PID(StepSizeRule):
             last_ratio=ones if self.proportional or self.derivative else None,
             ratio_before=ones if self.derivative else None,
             smallest=torch.tensor(smallest, dtype=dt.dtype, device=dt.device),
+            rtol=rtol,
+            atol=atol,
         )
         return Start(control, first, evaluations)
 
@@ -169,7 +197,7 @@ class PID(StepSizeRule):
         order = bound.method.error_order or 1
         # Detached: no_grad does not stop forward-mode differentiation.
         largest = torch.maximum(y.detach().abs(), result.y.detach().abs())
-        scaled = bound.error(result, dt).detach() / largest.mul_(self.rtol).add_(self.atol)
+        scaled = bound.error(result, dt).detach() / largest.mul_(control.rtol).add_(control.atol)
         # A NaN, of the error or of the state, is an infinite error.
         ratio = sample_rms(scaled).nan_to_num_(nan=math.inf, posinf=math.inf)
         accepted = ratio <= 1
@@ -188,7 +216,9 @@ class PID(StepSizeRule):
         if self.dt_min is not None:  # an accepted step is no reason to give up
             next_dt = torch.where(accepted, next_dt.clamp(min=self.dt_min), next_dt)
         ended = (remaining <= 0).logical_or_(lost).view(-1)
-        after = ErrorControl(remaining, next_dt, ratio, last, before, control.smallest)
+        after = ErrorControl(
+            remaining, next_dt, ratio, last, before, control.smallest, control.rtol, control.atol
+        )
         return Judgement(after, accepted, ended)
 
     def _factor(self, control: ErrorControl, ratio: Tensor, order: int, accepted: Tensor) -> Tensor:
@@ -215,10 +245,18 @@ class PID(StepSizeRule):
     def most_tries(self) -> float:  # type: ignore[override]
         return self.max_steps
 
-    def _first_step(self, bound: BoundMethod, span: Span, y0: Tensor, first: Tensor) -> Tensor:
+    def _first_step(
+        self,
+        bound: BoundMethod,
+        span: Span,
+        y0: Tensor,
+        first: Tensor,
+        rtol: float | Tensor,
+        atol: float | Tensor,
+    ) -> Tensor:
         """A step whose explicit Euler error is about a hundredth of the tolerance."""
         order = bound.method.error_order or 1
-        scale = y0.abs().mul_(self.rtol).add_(self.atol)
+        scale = y0.abs().mul_(rtol).add_(atol)
         slope = bound.derivative(y0, first).detach()  # of a rate, too, it takes no gradient
         d0, d1 = sample_rms(y0 / scale), sample_rms(slope / scale)
         guess = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
@@ -232,3 +270,37 @@ class PID(StepSizeRule):
         step = torch.where(largest <= 1e-15, (guess * 1e-3).clamp(min=1e-6), curved)
         step = torch.minimum(100 * guess, step).nan_to_num(nan=1e-6)
         return step.clamp(max=span[1] - span[0])
+
+
+def _compared(value: Any) -> Any:
+    """What tells two rules apart, of tensors their values."""
+    if isinstance(value, Tensor):
+        return (tuple(value.shape), *value.flatten().tolist())
+    if isinstance(value, Mapping):
+        return tuple((key, _compared(part)) for key, part in sorted(value.items()))
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_compared, value))
+    return value
+
+
+def _at_least(tolerance: Any, smallest: float) -> Any:
+    if isinstance(tolerance, Tensor):
+        return tolerance.clamp(min=smallest)
+    return max(tolerance, smallest)
+
+
+def _tolerance(name: str, tolerance: Any, y0: Tensor) -> float | Tensor:
+    """A tolerance for the states of this solve.
+
+    Raises:
+        ValueError: where it does not fit the state.
+    """
+    if isinstance(tolerance, (int, float)):
+        return tolerance
+    try:
+        return tolerance.to(y0).broadcast_to(y0.shape)
+    except (AttributeError, RuntimeError) as error:
+        what = f"shape {tuple(tolerance.shape)}" if isinstance(tolerance, Tensor) else "parts"
+        raise ValueError(
+            f"{name} has {what}, which does not fit a state of shape {tuple(y0.shape)}"
+        ) from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -14,11 +15,14 @@ import torch
 from torch import Tensor
 
 from solvers.checks import check_number, check_steps
+from solvers.fields.structures import Layout
 from solvers.methods.arithmetic import Increment
 from solvers.methods.base import BoundMethod, Method, StepResult
 from solvers.solution import MAX_STEPS, finite_samples, finite_status
 
 Span = tuple[float, float]
+Tolerance = float | Tensor | Sequence[Any] | Mapping[str, Any]
+"""A number or a tensor; or, as the state is one, a structure of these."""
 Own = TypeVar("Own", bound="StepSizeRule")
 
 
@@ -106,7 +110,7 @@ class StepSizeRule(ABC):
         """The same rule with a budget of ``steps``; itself, where it has none."""
         return self
 
-    def with_tolerances(self: Own, rtol: float | None, atol: float | None) -> Own:
+    def with_tolerances(self: Own, rtol: Tolerance | None, atol: Tolerance | None) -> Own:
         """The same rule with these tolerances, where they are not None.
 
         Raises:
@@ -116,6 +120,10 @@ class StepSizeRule(ABC):
             f"{type(self).__name__} takes a number of steps and no tolerances: take "
             "step_size=PID(rtol=..., atol=...), or leave step_size out"
         )
+
+    def laid_out(self: Own, layout: Layout) -> Own:
+        """The same rule for a state that is packed so."""
+        return self
 
     def with_rounding(self: Own, rounding: float) -> Own:
         """The same rule for fields that round so coarsely."""

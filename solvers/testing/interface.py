@@ -136,17 +136,14 @@ def check_bad_input(solver: Solver | Method) -> None:
     solver = as_solver(solver)
     semilinear = is_semilinear(solver)
     y0 = states(2, 3, dtype=torch.float32)
-    asked = torch.tensor(0.5, requires_grad=True)
     good: Any = field_of(Swirl(), y0, semilinear=semilinear) if semilinear else lambda t, y: -y
 
     def refuses(words: str, field: Any, y0: Any, span: Any = (0.0, 1.0), **more: Any) -> None:
         _require_refusal(solver, words, lambda: solver.solve(field, y0, span, **more))
 
-    for span in ((1.0, 0.0), (1.0, 1.0), (0.0, math.nan), (0.0, math.inf), (0.0,), "ab"):
+    for span in ((0.0, math.nan), (0.0, math.inf), (0.0,), "ab"):
         refuses("t_span", good, y0, span)
     refuses("floating point", good, torch.ones(2, 3, dtype=torch.long))
-    refuses("t_span requires a gradient", good, y0, (0.0, asked))
-    refuses("t_eval requires a gradient", good, y0, t_eval=[asked])
     refuses("y0 must be a tensor", good, [1.0])
     for times in ([], [2.0], [0.5, 0.2], [[0.5]]):
         refuses("t_eval", good, y0, t_eval=times)

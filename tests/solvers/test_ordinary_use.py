@@ -340,18 +340,6 @@ def test_a_first_step_over_the_whole_span_is_not_believed() -> None:
     torch.testing.assert_close(solution.y, torch.full((2, 1), math.exp(-1)), rtol=1e-4, atol=0.0)
 
 
-@pytest.mark.parametrize("solver", [DormandPrince(), Heun(5), TorchDiffEq()], ids=repr)
-def test_a_time_that_requires_a_gradient_is_refused(solver: solvers.Solver) -> None:
-    end = torch.tensor(0.5, requires_grad=True)
-    y0 = torch.ones(2, 1)
-    for more in (
-        {"t_span": (0.0, end)}, {"t_span": (end, 1.0)}, {"t_eval": end[None]}, {"t_eval": [end]},
-        {"t_span": torch.tensor([0.0, 1.0], requires_grad=True)},
-    ):  # fmt: skip
-        with pytest.raises(ValueError, match="requires a gradient"):
-            solver.solve(lambda t, y: -2 * y, y0, **more)  # type: ignore[arg-type]
-
-
 # Gradients.
 
 
@@ -508,17 +496,6 @@ def test_torchdiffeq_is_never_evaluated_beyond_the_span(method: str) -> None:
 
 
 # States.
-
-
-def test_a_complex_state_is_refused_with_advice_that_keeps_it() -> None:
-    z0 = torch.tensor([[1.0 + 1.0j]])
-    with pytest.raises(ValueError, match="view_as_real"):
-        DormandPrince().solve(lambda t, z: 1j * z, z0)
-    turned = DormandPrince(rtol=1e-6, atol=1e-7).solve(
-        lambda t, y: torch.view_as_real(1j * torch.view_as_complex(y)), torch.view_as_real(z0)
-    )
-    expected = z0 * complex(math.cos(1), math.sin(1))
-    torch.testing.assert_close(torch.view_as_complex(turned.y), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
