@@ -15,6 +15,7 @@ from solvers import (
     Heun,
     QuasilinearField,
     SemiImplicitEuler,
+    SemilinearField,
     SolverError,
     TorchDiffEq,
     Uniform,
@@ -229,13 +230,32 @@ def test_bad_chains() -> None:
             SolverError, match=r"problem 2 of 3: 1 of 5 samples \(2\) met a NaN"
         ):  # fmt: skip
             Euler().solve_chain(fields_of(LiquidField, weight, bias, rate), y0)
-    with pytest.raises(ValueError, match="t_span must run forwards"):
-        Euler().solve_chain(fields_of(LiquidField, weight, bias, rate), y0, (1.0, 0.0))
+    with pytest.raises(ValueError, match="t1 of t_span must be finite"):
+        Euler().solve_chain(fields_of(LiquidField, weight, bias, rate), y0, (1.0, float("nan")))
+    with pytest.raises(ValueError, match="one floating-point tensor"):
+        Euler().solve_chain([lambda t, y: y], (y0, y0))  # type: ignore[arg-type]
     fields = fields_of(LiquidField, weight, bias, rate)
     for count in (1, T):
         for bad in (torch.ones(count, B) > 0, torch.ones(count, B, 1), [True] * count):
             with pytest.raises(ValueError, match=rf"restarts must .*\({count}, 5, 1\), not"):
                 Euler().solve_chain(fields[:count], y0, restarts=bad)
+
+
+def test_chains_in_times_of_each_sample() -> None:
+    weight, bias, rate, y0 = tensors()
+    fields = fields_of(LiquidField, weight, bias, rate)
+    t1 = torch.linspace(0.5, 2.0, B, dtype=y0.dtype, requires_grad=True)
+    solver = Euler(steps=4, step_size=Uniform())
+    ends = solver.solve_chain(fields, y0, (0.0, t1))
+    state, expected = y0, []
+    for field in fields:
+        state = solver.solve(field, state, (0.0, t1)).y
+        expected.append(state)
+    torch.testing.assert_close(ends, torch.stack(expected))
+    each = SemilinearField(fields[0].target, fields[0].tau / t1[:, None])
+    torch.testing.assert_close(ends[0], solver.solve(each, y0).y)
+    ours, other = (torch.autograd.grad(x.sum(), t1)[0] for x in (ends[-1], expected[-1]))
+    torch.testing.assert_close(ours, other)
 
 
 def test_states_may_be_edited_in_place() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -198,7 +199,7 @@ class Mute(Wrapped):
 
 class Lenient(Wrapped):
     def solve(self, field: Any, y0: Any, t_span: Any = (0.0, 1.0), **more: Any) -> Solution:
-        if len(t_span) == 2 and t_span[0] >= t_span[1]:
+        if len(t_span) == 2 and not t_span[1] < math.inf:
             t_span = 0.0, 1.0
         return super().solve(field, y0, t_span, **more)
 
@@ -244,8 +245,8 @@ def test_wrong_evaluations_fail() -> None:
 class Careless(PID):
     """Takes no notice of its tolerances."""
 
-    def judge(self, *arguments: Any) -> Any:
-        return PID(1e-3, 1e-3).judge(*arguments)
+    def judge(self, control: Any, *arguments: Any) -> Any:
+        return super().judge(control._replace(rtol=1e-3, atol=1e-3), *arguments)
 
 
 def test_a_tolerance_that_is_not_kept_fails() -> None:
