@@ -82,13 +82,17 @@ class Transcription:
 
     def solution(self, found: Solution) -> Solution:
         """The solution of the problem as the user asked for it."""
-        clock, layout = self.clock, self.layout
+        clock = self.clock
         if clock is not None and found.event_time is not None:
-            found = replace(found, event_time=clock.time(found.event_time))
-        if layout is not None:
-            ys = None if found.ys is None else layout.unpack(found.ys)
-            found = replace(found, y=layout.unpack(found.y), ys=ys)
-        return found
+            events = tuple(
+                each.mapped(
+                    lambda states: states,
+                    lambda times, samples: clock.of_samples(samples).time(times),
+                )
+                for each in found.events
+            )
+            found = replace(found, event_time=clock.time(found.event_time), events=events)
+        return found if self.layout is None else found.mapped(self.layout.unpack)
 
 
 Events = tuple[Event, ...]

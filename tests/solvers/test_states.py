@@ -129,6 +129,8 @@ def test_events_of_structures() -> None:
     )
     torch.testing.assert_close(solution.event_time, (2 * y0["x"][:, 0] / 9.81).sqrt())
     assert float(solution.y["x"].abs().max()) < 1e-9
+    assert solution.events[0].states["v"].shape == (2, 1)
+    torch.testing.assert_close(solution.events[0].states, solution.y)
 
 
 def test_what_is_no_state() -> None:

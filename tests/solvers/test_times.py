@@ -230,8 +230,11 @@ def test_events_backwards_and_in_times_of_each_sample() -> None:
     assert solution.event_time is not None
     expected = torch.tensor([math.log(2), 2 - math.log(2)], dtype=F64)
     torch.testing.assert_close(solution.event_time, expected, rtol=0, atol=1e-6)
-    (slope,) = torch.autograd.grad(solution.event_time.sum(), t0)
-    torch.testing.assert_close(slope, torch.ones(2, dtype=F64), rtol=0, atol=1e-6)
+    assert solution.events[0].samples.tolist() == [0, 1]
+    torch.testing.assert_close(solution.events[0].times, solution.event_time)
+    for times in (solution.event_time, solution.events[0].times):
+        (slope,) = torch.autograd.grad(times.sum(), t0, retain_graph=True)
+        torch.testing.assert_close(slope, torch.ones(2, dtype=F64), rtol=0, atol=1e-6)
 
 
 def test_times_that_are_none() -> None:
