@@ -80,6 +80,10 @@ class WrappedFunction:
         return bool(getattr(self.function, "autonomous", False))
 
     @property
+    def independent(self) -> bool:
+        return bool(getattr(self.function, "independent", False))
+
+    @property
     def selectable(self) -> bool:
         return is_selectable(self.function)
 

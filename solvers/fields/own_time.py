@@ -17,10 +17,6 @@ class InOwnTime(WrappedFunction):
     function's result is a derivative by t, to become one by s.
     """
 
-    @property
-    def independent(self) -> bool:
-        return bool(getattr(self.function, "independent", False))
-
     def __call__(self, s: Tensor, y: Tensor) -> Any:
         t0, speed, derivative = self.settings
         columns = -1, *[1] * (y.ndim - 1)

@@ -202,8 +202,6 @@ class OfStructure(WrappedFunction):
     t comes with as many axes as the tensor of the state that has most.
     """
 
-    independent = property(lambda self: getattr(self.function, "independent", False))
-
     def __call__(self, t: Tensor, y: Tensor) -> Any:
         layout: Layout
         layout, packs = self.settings
