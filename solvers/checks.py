@@ -24,6 +24,11 @@ def holds(condition: Tensor) -> bool | None:
         return None
 
 
+def is_dual(x: Tensor) -> bool:
+    """Whether forward-mode differentiation goes through the tensor."""
+    return forward_ad.unpack_dual(x).tangent is not None
+
+
 def check_steps(steps: Any, name: str = "steps") -> int:
     """Return a valid number of steps.
 

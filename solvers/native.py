@@ -24,6 +24,7 @@ from solvers.step_size.rules import BudgetRule, Examined, StepSizeRule, Toleranc
 from solvers.transcription import Transcription
 
 Self = TypeVar("Self", bound="NativeSolver")
+BACKPROPAGATION = Backpropagation()
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -38,7 +39,8 @@ class NativeSolver(Solver):
         method: how one step is made.
         rtol, atol: tolerances, for steps sized by their error (:class:`PID`).
         step_size: the rule, in place of these.
-        gradient: :class:`Backpropagation`, :class:`Checkpointing` or :class:`BacksolveAdjoint`.
+        gradient: :class:`Backpropagation` (which None is), :class:`Checkpointing` or
+            :class:`BacksolveAdjoint`.
         compiled: whether the steps of an error-controlled solve are compiled by torch.compile,
             where no gradient is recorded. The first solve then takes some seconds more; small
             states, whose time goes into starting kernels, are solved faster from then on. (A
@@ -73,10 +75,12 @@ class NativeSolver(Solver):
         rtol: Tolerance | None = None,
         atol: Tolerance | None = None,
         step_size: StepSizeRule | None = None,
-        gradient: GradientMode = Backpropagation(),
+        gradient: GradientMode | None = None,
         compiled: bool = False,
     ) -> None:
         own_method, own_rule = self.own
+        # Read here: a default that is an object is no value that torch.compile can trace.
+        gradient = BACKPROPAGATION if gradient is None else gradient
         method = method or own_method
         if not isinstance(method, Method):
             raise ValueError(f"method must be a solvers.Method, not {method!r}")
@@ -168,8 +172,13 @@ class NativeSolver(Solver):
 
     def _solve_batch(self, problem: Problem) -> Solution:
         if self.step_size.controlled or problem.events:
-            if torch.compiler.is_compiling():  # the steps depend on the data: beside the graph
-                return torch.compiler.disable(self._in_full_precision)(problem)
+            if torch.compiler.is_compiling():
+                from solvers import beside_the_graph
+
+                found: Solution = beside_the_graph.error_controlled(
+                    self._in_full_precision, problem
+                )
+                return found
             return self._in_full_precision(problem)
         return self.gradient.solve(self._integration(problem))
 

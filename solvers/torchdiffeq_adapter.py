@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ _FAILURES = {
     "underflow in dt": STEP_UNDERFLOW,
     "non-finite values in state": NON_FINITE,
 }
+# How torch words that a transform cannot follow a program.
+_TRANSFORMED = "vmap", "functorch", "forward mode AD", "tracing tensor"
 _REMARK = (
     " torchdiffeq's methods take the same steps for all samples, so that one of them fails all, "
     "and a NaN of one reaches the gradients of what they share: a native solver, such as "
@@ -98,6 +100,10 @@ class TorchDiffEq(Solver):
         return replace(self, steps=steps) if self.fixed_grid else self
 
     def solve_problem(self, problem: Problem) -> Solution:
+        if torch.compiler.is_compiling():
+            from solvers import beside_the_graph
+
+            return cast(Solution, beside_the_graph.torchdiffeq(self.solve_problem, problem))
         from torchdiffeq import odeint
 
         if problem.events:
@@ -139,6 +145,14 @@ class TorchDiffEq(Solver):
             )
         except AssertionError as error:
             return self._failed(error, problem, counted)
+        except RuntimeError as error:
+            if not any(words in str(error) for words in _TRANSFORMED):
+                raise
+            raise ValueError(
+                f"torchdiffeq's {self.method!r} does not work under this transform of torch.func "
+                f"({error}). Take a native solver: DormandPrince(), or under vmap one with a "
+                "number of steps, ClassicRK4(steps=20)"
+            ) from error
         y = path[-1].to(y0.dtype)
         ys = None
         if problem.times is not None:

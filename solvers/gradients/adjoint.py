@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
+from solvers.checks import holds
 from solvers.fields.base import VectorField
 from solvers.fields.batch_parts import is_selectable, select
 from solvers.gradients.modes import GradientMode, within_a_transform
@@ -87,7 +88,9 @@ class BacksolveAdjoint(GradientMode):
     def solve(self, integration: Integration) -> Solution:
         problem = integration.problem
         if torch.compiler.is_compiling():
-            raise ValueError(f"BacksolveAdjoint does not work under torch.compile: {OTHERS}")
+            from solvers import beside_the_graph
+
+            return cast(Solution, beside_the_graph.adjoint(self.solve, integration))
         if problem.events:
             raise ValueError(f"BacksolveAdjoint takes no event: {OTHERS}")
         if not torch.is_grad_enabled():
@@ -269,6 +272,11 @@ class _Backsolve(torch.autograd.Function):
             raise ValueError(
                 "BacksolveAdjoint gives first derivatives only, and create_graph asks for a "
                 f"gradient that can be differentiated again: {OTHERS}"
+            )
+        if holds(grad_y) is None:
+            raise ValueError(
+                "BacksolveAdjoint pulls back one gradient at a time, and vectorize=True or "
+                f"is_grads_batched=True asks for many: call it for one after the other, or {OTHERS}"
             )
         y, ys = ctx.saved_tensors
         backwards, rows, whole = ctx.backwards, ctx.rows, torch.zeros_like(y)

@@ -16,7 +16,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+
+from solvers.checks import is_dual
 
 
 class HandWritten(ABC):
@@ -49,7 +50,7 @@ class HandWritten(ABC):
             return self.plain(*inputs)
         if _inside.forward:  # of another, which sees to all this
             return self.forward(inputs, keep=False)[0]
-        if any(map(_is_dual, inputs)):
+        if any(map(is_dual, inputs)):
             return self.plain(*inputs)
         keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
         return cast(Tensor, _Call.apply(self, keep, [], *inputs))
@@ -62,11 +63,6 @@ class _Inside(threading.local):
 
 
 _inside = _Inside()
-
-
-def _is_dual(tensor: Tensor) -> bool:
-    """Whether forward-mode differentiation goes through the tensor."""
-    return forward_ad.unpack_dual(tensor).tangent is not None
 
 
 class _Call(torch.autograd.Function):

@@ -320,8 +320,10 @@ class Integration:
 
 
 UNREADABLE = (
-    "error control chooses its steps by the data, which torch.compile and function transforms "
-    "such as vmap cannot follow: take a number of steps there"
+    "error control chooses its steps by the values of the state, which vmap hides, and whatever "
+    "else traces a function without them. A solver takes a whole batch by itself, with step sizes "
+    "for each sample: give it y0 of shape (B, ...) in place of vmap. Or take a number of steps, "
+    "such as DormandPrince(steps=20), which every transform can follow"
 )
 
 

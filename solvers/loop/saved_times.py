@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from solvers.checks import has_gradient
+from solvers.checks import has_gradient, holds
 from solvers.fields.batch_parts import Rows
 from solvers.loop.clock import Clock
 from solvers.methods.arithmetic import Increment
@@ -176,6 +176,12 @@ def records_of_step(
         inside = inside & accepted.view(1, -1).to(inside.device)
     if until is not None:
         inside = inside & ~(t1 - left > until)
+    if not torch.compiler.is_compiling() and holds(inside) is None:
+        raise ValueError(
+            "which step holds a time of t_eval depends on the step sizes of each sample, whose "
+            "values vmap hides: take equal steps there, step_size=Uniform(5), or give the solver "
+            "the whole batch in place of vmap"
+        )
     index, which = inside.nonzero().unbind(1)
     if index.numel() == 0:
         return ()

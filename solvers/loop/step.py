@@ -99,11 +99,13 @@ def _propose(
     """The rule's step, in the dtype of the state."""
     if not rule.needs_derivative:
         dt = rule.propose(control, None)
-    elif torch.is_grad_enabled():
-        with torch.no_grad():  # the size of a step carries no gradient
-            dt = rule.propose(control, bound.derivative(y, first).detach())
-    else:
-        dt = rule.propose(control, bound.derivative(y, first))
+    else:  # the size of a step carries no gradient, forwards neither
+        derivative = bound.derivative(y, first).detach()
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                dt = rule.propose(control, derivative)
+        else:
+            dt = rule.propose(control, derivative)
     return dt.to(y.dtype) if isinstance(dt, Tensor) else dt
 
 

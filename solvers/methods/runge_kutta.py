@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from solvers.checks import is_dual
 from solvers.fields.base import RelaxationField, VectorField, evaluate
 from solvers.methods.arithmetic import Increment, advance, combine, later
 from solvers.methods.base import BoundMethod, StepResult, TableauMethod
@@ -69,14 +70,16 @@ class _InPlace(BoundMethod):
     """Forms the stages out of one array of slopes, where no gradient is recorded.
 
     A matrix-vector product per stage then takes the place of a kernel per coefficient, which is
-    what a small batch pays for. Autograd needs every slope as it was, so there it is not done.
+    what a small batch pays for. Autograd needs every slope as it was, and forward mode writes into
+    no array that is given, so there it is not done.
     """
 
     method: RungeKutta
     _matrix: Tensor | None = None  # the slopes times dt, (elements, stages)
 
     def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> StepResult:
-        if torch.is_grad_enabled() or not isinstance(dt, Tensor):
+        followed = torch.is_grad_enabled() or is_dual(y) or is_dual(first)
+        if followed or not isinstance(dt, Tensor):
             self._matrix = None
             return super().step(t, y, dt, first)
         tableau = self.method.tableau

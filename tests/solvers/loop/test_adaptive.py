@@ -229,7 +229,7 @@ def test_checkpointing_keeps_few_states(solver: NativeSolver) -> None:
 @pytest.mark.parametrize("solver", SOLVERS, ids=kind_of)
 def test_under_vmap_the_error_is_clear(solver: NativeSolver) -> None:
     field = SemilinearField(lambda t, y: torch.zeros_like(y), 1.0)
-    words = "error control chooses its steps by the data, which torch.compile"
+    words = "error control chooses its steps by the values of the state, which vmap hides"
     with pytest.raises(ValueError, match=words):
         torch.func.vmap(lambda y: solver.solve(field, y).y)(torch.ones(2, 3, 2))
 
