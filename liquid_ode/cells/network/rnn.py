@@ -190,8 +190,7 @@ class LiquidRNN(nn.Module):
             the last state of the top layer, ``(B, D * H)``, projected: of each direction at its
             own end, so that both have seen the whole sequence; and h_n as :meth:`forward`.
 
-        Raises:
-            as :meth:`forward`.
+        What is raised is as by :meth:`forward`.
         """
         steps, _, h_n = self._run(x, h0, durations, resets)
         directions = 2 if self.bidirectional else 1

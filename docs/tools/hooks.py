@@ -1,0 +1,3 @@
+"""What mkdocs calls while it builds the site."""
+
+from __future__ import annotations
