@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -67,7 +69,10 @@ def as_times(t_eval: Any, y0: Tensor, span: tuple[float, float], clock: Clock | 
     Raises:
         ValueError: where they are none, are out of order, or lie outside the span.
     """
-    if isinstance(t_eval, (list, tuple)) and any(isinstance(t, Tensor) for t in t_eval):
+    listed = isinstance(t_eval, (list, tuple)) and len(t_eval) > 0
+    if clock is None and listed and all(isinstance(t, (float, int)) for t in t_eval):
+        return _of_numbers(t_eval, span)
+    if listed and any(isinstance(t, Tensor) for t in t_eval):
         t_eval = torch.stack([torch.as_tensor(t, dtype=torch.float64) for t in t_eval])
     asked = t_eval if isinstance(t_eval, Tensor) else torch.as_tensor(t_eval, dtype=torch.float64)
     graph = has_gradient(asked)
@@ -87,11 +92,9 @@ def as_times(t_eval: Any, y0: Tensor, span: tuple[float, float], clock: Clock | 
     # A time that was computed in float32 may miss the end by a rounding.
     values, slack = gone.detach(), 1e-6 * whole
     if not bool(((values >= -slack) & (values <= whole + slack)).all()):
-        raise ValueError(f"t_eval must lie within the time span; got {t_eval}")
+        raise ValueError(_OUTSIDE.format(t_eval))
     if bool((values.diff(dim=0) < 0).any()):
-        raise ValueError(
-            "t_eval must be increasing, as the time span is; decreasing where that runs backwards"
-        )
+        raise ValueError(_OUT_OF_ORDER)
     if alike and not (graph or has_gradient(gone)):
         if clock is None:
             clamped = asked.squeeze(1).clamp(*span).tolist()
@@ -99,6 +102,23 @@ def as_times(t_eval: Any, y0: Tensor, span: tuple[float, float], clock: Clock | 
         return Times(tuple((whole - values.squeeze(1).clamp(0, whole)).tolist()))
     gone = gone + (values.clamp(0, whole) - values)  # which keeps the gradient at the ends
     return Times((), whole - gone, whole)
+
+
+def _of_numbers(t_eval: Sequence[float], span: tuple[float, float]) -> Times:
+    """The same of plain numbers, without a tensor: for a graph that is to hold the whole solve."""
+    t0, t1 = span
+    slack = 1e-6 * (t1 - t0)
+    if not all(t0 - slack <= t <= t1 + slack for t in t_eval):
+        raise ValueError(_OUTSIDE.format(t_eval))
+    if any(later < earlier for earlier, later in pairwise(t_eval)):
+        raise ValueError(_OUT_OF_ORDER)
+    return Times(tuple(t1 - min(max(float(t), t0), t1) for t in t_eval))
+
+
+_OUTSIDE = "t_eval must lie within the time span; got {}"
+_OUT_OF_ORDER = (
+    "t_eval must be increasing, as the time span is; decreasing where that runs backwards"
+)
 
 
 class Record(NamedTuple):

@@ -99,6 +99,11 @@ def test_a_solver_is_made_within_one_graph(make: Callable[[], Solver]) -> None:
     check_alike(Model(make), X, fullgraph=True)
 
 
+@pytest.mark.parametrize("make", [lambda: ClassicRK4(3), lambda: DormandPrince(steps=3)])
+def test_states_on_the_way_within_one_graph(make: Callable[[], Solver]) -> None:
+    check_alike(Model(make, t_eval=[0, 0.2, 0.7, 1.5]), X, fullgraph=True)
+
+
 CONTROLLED: dict[str, Callable[[], Solver]] = {
     "made": DormandPrince,
     "made with tolerances": lambda: Tsit5(rtol=1e-4, atol=1e-4),
