@@ -31,6 +31,7 @@ from solvers.learned.methods import LearnedMethod
 from solvers.learned.recording import Recorder
 from solvers.learned.solver import LearnedSolver
 from solvers.learned.training import relative_errors, train_solver
+from solvers.loop.dense import SolutionPath
 from solvers.loop.events import Event
 from solvers.loop.problem import Problem
 from solvers.methods.arithmetic import Increment
@@ -120,6 +121,7 @@ __all__ = [
     "SemilinearField",
     "SemilinearMethod",
     "Solution",
+    "SolutionPath",
     "Solver",
     "SolverError",
     "Span",

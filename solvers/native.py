@@ -14,9 +14,11 @@ from solvers.fields.base import VectorField, fitted
 from solvers.fields.wrappers import OneSystemsEvent, as_one_system, in_half_precision
 from solvers.gradients.modes import Backpropagation, GradientMode
 from solvers.loop.crossings import Stops, gather_crossings
+from solvers.loop.dense import Piece, SolutionPath
 from solvers.loop.integration import Integration
 from solvers.loop.problem import Problem
 from solvers.methods.base import Method
+from solvers.methods.interpolation import Path, line
 from solvers.solution import Solution, Stats, all_finite, all_succeeded, batch_shape
 from solvers.solver import Solver, Span
 from solvers.step_size.pid import PID
@@ -164,8 +166,6 @@ class NativeSolver(Solver):
                 "events need steps that are examined one by one: a step-size rule with error "
                 f"control or a BudgetRule, which {type(rule).__name__} is not"
             )
-        if problem.dense:
-            raise ValueError("dense is still to come")
         if y0.ndim < 2 or rule.shared:
             return _one_system(self, problem)
         return self._solve_batch(problem)
@@ -248,6 +248,11 @@ def _one_system(solver: NativeSolver, problem: Problem) -> Solution:
     solution = solver._solve_batch(system)
     stats, batch = solution.stats, batch_shape(y0)
 
+    path = solution.path
+
+    def unbatched(states: Tensor) -> Tensor:  # (1, ...) or (M, 1, ...)
+        return states.reshape((*states.shape[: states.ndim - state.ndim], *shape))
+
     def for_all(value: Tensor | None) -> Tensor | None:
         return None if value is None else value[0].expand(batch)
 
@@ -260,6 +265,7 @@ def _one_system(solver: NativeSolver, problem: Problem) -> Solution:
         event_time=for_all(solution.event_time),
         event_index=for_all(solution.event_index),
         events=tuple(each.mapped(lambda x: x.reshape(-1, *shape)) for each in solution.events),
+        path=None if path is None else replace(path, batched=False).mapped(unbatched),
     )
 
 
@@ -268,6 +274,11 @@ def _nothing_to_solve(problem: Problem) -> Solution:
     y0, times = problem.y0, problem.times
     ys = None if times is None else y0.expand(len(times), *y0.shape)
     solution = Solution(y0, ys, Stats(0, 0), all_succeeded(y0), succeeded=True)
+    if problem.dense:
+        t0, t1 = problem.t_span
+        still = Piece(Path(y0, t1 - t0, line, (y0,)), None, t1)
+        path = SolutionPath((still,), y0, problem.t_span, batched=y0.ndim > 1)
+        solution = replace(solution, path=path)
     if not problem.events:
         return solution
     dtype = torch.promote_types(y0.dtype, torch.float32)

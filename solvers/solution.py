@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from solvers.checks import holds
+from solvers.loop.dense import SolutionPath
 
 
 class SolverError(RuntimeError):
@@ -102,7 +103,7 @@ class Crossings:
         return Crossings(self.samples, when, states(self.states))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Solution:
     """The result of :meth:`solvers.Solver.solve`.
 
@@ -119,6 +120,7 @@ class Solution:
             -1 where none did; None without an event.
         events: one :class:`Crossings` for each event given, terminal or not: all that were found
             until the sample ended.
+        path: the states at any time, ``path(t)``, with ``dense=True``; else None.
         succeeded: True where every sample is known to have succeeded, without looking.
         remark: what :class:`SolverError` adds.
     """
@@ -130,17 +132,39 @@ class Solution:
     event_time: Tensor | None = None
     event_index: Tensor | None = None
     events: tuple[Crossings, ...] = ()
-    succeeded: bool = field(default=False, repr=False)
-    remark: str = field(default="", repr=False)
+    path: SolutionPath | None = None
+    succeeded: bool = False
+    remark: str = ""
+
+    def __repr__(self) -> str:
+        parts = [f"y={_shape(self.y)}"]
+        parts += [] if self.ys is None else [f"ys={_shape(self.ys)}"]
+        parts += [self._ends(), _range("nfe", self.stats.nfe), _range("steps", self.stats.accepted)]
+        counts = [str(each.samples.numel()) for each in self.events]
+        parts += [f"crossings {' and '.join(counts)}"] if counts else []
+        parts += ["path"] if self.path is not None else []
+        return f"Solution({', '.join(parts)})"
+
+    def _ends(self) -> str:
+        """How the samples ended."""
+        if not self.succeeded and holds(self.status == SUCCESS) is None:
+            return "statuses not known here"
+        whole = self.status.numel()
+        if not self.status.ndim:
+            return "succeeded" if self.status == SUCCESS else Status(int(self.status)).name
+        found = {code: int((self.status == code).sum()) for code in Status}
+        failed = [f"{found[code]} {code.name}" for code in _REASONS if found[code]]
+        return ", ".join([f"{found[SUCCESS]} of {whole} succeeded", *failed])
 
     def mapped(self, states: Callable[[Tensor], Any]) -> Solution:
         """The same with other states; ``states`` is given those of :attr:`y`, of :attr:`ys`, which
-        have an axis of times before, and of :attr:`events`."""
+        have an axis of times before, of :attr:`events`, and of :attr:`path`."""
         return replace(
             self,
             y=states(self.y),
             ys=None if self.ys is None else states(self.ys),
             events=tuple(each.mapped(states) for each in self.events),
+            path=None if self.path is None else self.path.mapped(states),
         )
 
     def throw(self, more: str = "") -> Solution:
@@ -163,6 +187,20 @@ class Solution:
                 parts.append(f"{samples if self.status.ndim else 'the system'} {reason}: {remedy}")
         message = " ".join([". ".join(parts) + ".", *([more] if more else [])])
         raise SolverError(message + self.remark, self)
+
+
+def _shape(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{tuple(value.shape)} {value.dtype}".replace("torch.", "")
+
+
+def _range(name: str, count: int | Tensor) -> str:
+    """A count of each sample, or of all."""
+    if not isinstance(count, Tensor):
+        return f"{name} {count}"
+    low, high = (int(x) for x in count.aminmax()) if count.numel() else (0, 0)
+    return f"{name} {low}" + f" to {high}" * (high > low)
 
 
 def batch_shape(y: Tensor) -> torch.Size:

@@ -13,6 +13,7 @@ from torch import Tensor
 from solvers.checks import check_steps, check_tolerance, has_gradient
 from solvers.fields.base import VectorField, evaluate
 from solvers.loop.problem import Problem
+from solvers.methods.arithmetic import time_dtype
 from solvers.methods.runge_kutta import RungeKutta
 from solvers.methods.tableaus import RK4
 from solvers.solution import (
@@ -28,7 +29,6 @@ from solvers.solution import (
     finite_status,
 )
 from solvers.solver import Solver
-from solvers.step_size.rules import time_dtype
 
 # How torchdiffeq words its failures: it has no types for them.
 _FAILURES = {

@@ -75,6 +75,7 @@ from solvers import (
     RungeKutta,
     SemilinearField,
     Solution,
+    SolutionPath,
     Solver,
     SolverError,
     Span,
@@ -177,6 +178,10 @@ def more_solving() -> None:
     assert_type(found.event_index, Tensor | None)
     assert_type(found.events, tuple[Crossings, ...])
     assert_type(found.events[1].times, Tensor)
+    path = Tsit5().solve(field, torch.ones(4, 3), dense=True).path
+    assert_type(path, SolutionPath | None)
+    if path is not None:
+        assert_type(path.sizes, Tensor)
     assert_type(ETDRK4(rtol=1e-3), ETDRK4)
     assert_type(Problem(field, torch.ones(4, 3)).y0, Tensor)
     try:

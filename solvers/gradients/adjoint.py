@@ -105,6 +105,11 @@ class BacksolveAdjoint(GradientMode):
         asked = problem.times.of_each if problem.times is not None else None
         if not (problem.y0.requires_grad or originals or _wants_gradient(asked)):
             return integration.run()
+        if problem.dense:
+            raise ValueError(
+                "BacksolveAdjoint keeps no steps, so its path has no gradient: give the times as "
+                f"t_eval, or {OTHERS}"
+            )
         backwards = self._way_back(integration, field)
         tensors = (*own, *known.leaves)
         solutions: list[Solution] = []

@@ -15,9 +15,9 @@ from solvers.fields.batch_parts import select
 from solvers.loop.crossings import Stops
 from solvers.loop.solve_state import Finished, SolveState
 from solvers.loop.step import Step
+from solvers.methods.arithmetic import time_dtype
 from solvers.methods.base import StepResult
 from solvers.solution import NON_FINITE, SUCCESS, finite_samples
-from solvers.step_size.rules import time_dtype
 
 
 def end_samples(

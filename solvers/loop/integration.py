@@ -17,7 +17,9 @@ from torch import Tensor
 
 from solvers.checks import holds
 from solvers.fields.base import VectorField
-from solvers.loop.crossings import StepTaken, Stops, gather_crossings, meet_events
+from solvers.loop.conclusion import conclude
+from solvers.loop.crossings import StepTaken, Stops, meet_events
+from solvers.loop.dense import Piece
 from solvers.loop.finished_samples import (
     end_samples,
     end_where_field_is_not_finite,
@@ -25,21 +27,19 @@ from solvers.loop.finished_samples import (
 )
 from solvers.loop.independence import check_by_derivative, check_by_moving
 from solvers.loop.problem import Problem
-from solvers.loop.saved_times import at_start, records_of_step, stack_records
+from solvers.loop.saved_times import at_start, records_of_step
 from solvers.loop.solve_state import SolveState
 from solvers.loop.step import Step, time_of, times_of, try_compiled, try_step
-from solvers.methods.arithmetic import seen_time
+from solvers.methods.arithmetic import seen_time, time_dtype
 from solvers.methods.base import BoundMethod, Method
 from solvers.methods.interpolation import Path
 from solvers.solution import (
     SUCCESS,
     Solution,
-    Stats,
     all_finite,
-    all_succeeded,
     finite_samples,
 )
-from solvers.step_size.rules import BudgetRule, Examined, StepSizeRule, per_sample, time_dtype
+from solvers.step_size.rules import BudgetRule, Examined, StepSizeRule, per_sample
 
 Advance = Callable[[SolveState], SolveState]
 Running = Callable[[SolveState], bool]
@@ -74,10 +74,7 @@ class Integration:
     def run(self, drive: Drive = straight_on) -> Solution:
         """Solve, without throwing."""
         end = self.integrate(drive)
-        if end.live and not end.finished:
-            solution = self._conclude_together(end)
-        else:
-            solution = self._conclude(end)
+        solution = conclude(self.problem, end)
         if not isinstance(self.rule, BudgetRule) or all_finite(solution.y.detach()):
             return solution
         # Rare, so paid for only here: the same solve again, examined at every step.
@@ -174,7 +171,7 @@ class Integration:
     def _advance(self, at: SolveState) -> SolveState:
         """One step, tried by all samples that are evaluated."""
         problem = self.problem
-        wanted = problem.times is not None or bool(problem.events)
+        wanted = problem.times is not None or bool(problem.events) or problem.dense
         step = (try_compiled if self.compiled else try_step)(
             at.bound, self.rule, problem.t_span[1], at.y, at.control, at.time, at.first,
             wanted and self.method.needs_end,
@@ -202,16 +199,36 @@ class Integration:
         if self.observe is not None:
             self.observe(at, step)
         after = self._moved(at, step, step.result.y, step.result.last)
-        times = self.problem.times
-        if times is None:
+        return self._recorded(at, after, step, None, None)
+
+    def _recorded(
+        self,
+        at: SolveState,
+        after: SolveState,
+        step: Step,
+        accepted: Tensor | None,
+        stops: Stops | None,
+    ) -> SolveState:
+        """With the states within the step just taken that are asked for.
+
+        Args:
+            at, after: where the solve stood before it, and stands after it.
+            step: the step.
+            accepted: which samples take it, ``(n, 1, ..., 1)``; None for all.
+            stops: which end at an event in it; None without events.
+        """
+        problem, ends = self.problem, (at.control.remaining, after.control.remaining)
+        last = not self.rule.running(after.control)
+        if problem.dense:
+            t1 = problem.t_span[1]
+            piece = Piece.of(_path(at, step), at.rows, t1, ends[1], accepted, last=last)
+            after = after._replace(pieces=(*at.pieces, piece))
+        if problem.times is None:
             return after
         records = records_of_step(
-            times,
-            _path(at, step),
-            at.control.remaining,
-            after.control.remaining,
-            last=not self.rule.running(after.control),
-        )
+            problem.times, _path(at, step), *ends, last=last, accepted=accepted, rows=at.rows,
+            until=None if stops is None else stops.times, t1=problem.t_span[1],
+        )  # fmt: skip
         return after._replace(records=at.records + records)
 
     @staticmethod
@@ -243,17 +260,11 @@ class Integration:
         taken = accepted.view(-1)
         counts = taken.long() if at.accepted is None else at.accepted + taken
         after = after._replace(accepted=counts)
-        problem, stops = self.problem, None
-        if problem.events:
+        stops = None
+        if self.problem.events:
             after, stops = self._meet_events(at, after, step, taken)
             ended = ended | (stops.which >= 0)
-        if problem.times is not None:
-            records = records_of_step(
-                problem.times, _path(at, step), at.control.remaining, after.control.remaining,
-                last=not self.rule.running(after.control), accepted=accepted, rows=at.rows,
-                until=None if stops is None else stops.times, t1=problem.t_span[1],
-            )  # fmt: skip
-            after = after._replace(records=at.records + records)
+        after = self._recorded(at, after, step, accepted, stops)
         if not bool(ended.any()):
             return after
         if not at.finished:  # once more before any row is told an answer
@@ -280,43 +291,6 @@ class Integration:
         kept = zip(now, at.event_values, strict=True)
         values = tuple(torch.where(taken, new, old) for new, old in kept)
         return after._replace(y=y, event_values=values, crossings=at.crossings + crossed), stops
-
-    def _conclude_together(self, end: SolveState) -> Solution:
-        """The solution where all samples took the same steps, unexamined."""
-        times = self.problem.times
-        ys = None if times is None else stack_records(times, end.records, self.problem.y0)
-        stats = Stats(nfe=end.evaluations, accepted=end.tries)
-        return Solution(end.y, ys, stats, all_succeeded(end.y), succeeded=True)
-
-    def _conclude(self, end: SolveState) -> Solution:
-        """The solution of samples that ended one by one."""
-        finished, times = end.finished, self.problem.times
-        order = torch.cat([part.rows for part in finished]).argsort()
-
-        def gather(name: str) -> Tensor:
-            return torch.cat([getattr(part, name) for part in finished])[order]
-
-        def spread(name: str) -> Tensor:
-            counts = [
-                torch.full_like(part.rows, end.evaluations if value is None else value)
-                for part in finished
-                for value in (getattr(part, name),)
-            ]
-            return torch.cat(counts)[order]
-
-        accepted = gather("accepted")
-        stats = Stats(spread("evaluations"), accepted, spread("tries") - accepted)
-        ys = None if times is None else stack_records(times, end.records, self.problem.y0)
-        solution = Solution(gather("y"), ys, stats, gather("status"))
-        return self._with_events(solution, end, order) if self.problem.events else solution
-
-    def _with_events(self, solution: Solution, end: SolveState, order: Tensor) -> Solution:
-        """The solution with what the events came to; ``order`` sorts the samples that ended."""
-        parts = [part.stops for part in end.finished if part.stops is not None]
-        times, index = (torch.cat(part)[order] for part in zip(*parts, strict=True))
-        dtype = torch.promote_types(solution.y.dtype, torch.float32)
-        found = gather_crossings(self.problem.events, end.crossings, solution.y)
-        return replace(solution, event_time=times.to(dtype), event_index=index, events=found)
 
 
 UNREADABLE = (

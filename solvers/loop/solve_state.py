@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from solvers.loop.crossings import Crossed, Stops
+from solvers.loop.dense import Piece
 from solvers.loop.saved_times import Record
 from solvers.methods.base import BoundMethod
 
@@ -50,6 +51,7 @@ class SolveState(NamedTuple):
     event_values: tuple[Tensor, ...] = ()
     """Their values here, each ``(n,)``."""
     crossings: tuple[Crossed, ...] = ()
+    pieces: tuple[Piece, ...] = ()
     finished: tuple[Finished, ...] = ()
     records: tuple[Record, ...] = ()
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from solvers.fields.base import VectorField
-from solvers.methods.arithmetic import Increment, seen_time
+from solvers.methods.arithmetic import Increment, seen_time, time_dtype
 from solvers.methods.base import BoundMethod, Method, StepResult
 from solvers.solution import all_finite, finite_samples
-from solvers.step_size.rules import Judgement, StepSizeRule, per_sample, time_dtype
+from solvers.step_size.rules import Judgement, StepSizeRule, per_sample
 
 
 class Step(NamedTuple):

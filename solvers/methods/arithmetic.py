@@ -27,6 +27,11 @@ def seen_time(t: Tensor, y: Tensor) -> Tensor:
     return t.to(y.dtype) if t.ndim else t
 
 
+def time_dtype(device: torch.device) -> torch.dtype:
+    """What times are kept in: float64, where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def combine(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
     """sum_i weights_i slopes_i, of which at least one weight is not zero."""
     terms = [(w, slope) for w, slope in zip(weights, slopes, strict=True) if w]

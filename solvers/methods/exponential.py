@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -80,24 +81,25 @@ class _BoundExponential(BoundWeights):
         The leak is exact, and the targets are the polynomial in time through those of the stages,
         so that a leak that is fast within the step is followed too.
         """
-        b = self.method.tableau.b
-
-        def state(
-            theta: float | Tensor,
-            dt: Increment,
-            y: Tensor,
-            first: Tensor,
-            ratio: Tensor,
-            *changes: Tensor,
-        ) -> Tensor:
-            passed = ratio * theta
-            phis = phi_functions(-passed, _highest([b]))
-            phis = [phi * theta**k if k else phi for k, phi in enumerate(phis)]
-            own = (-torch.expm1(-passed)).to(y.dtype), _weights(b, phis, passed, y)
-            return _stage(y, first, own, changes)
-
         ratio = step_ratio(self.field, dt, y).expand_as(y)
-        return Path(y, dt, state, (first, ratio, *result.slopes))
+        formula = partial(_state_within, self.method.tableau.b)
+        return Path(y, dt, formula, (first, ratio, *result.slopes))
+
+
+def _state_within(
+    b: Row,
+    theta: float | Tensor,
+    dt: Increment,
+    y: Tensor,
+    first: Tensor,
+    ratio: Tensor,
+    *changes: Tensor,
+) -> Tensor:
+    passed = ratio * theta
+    phis = phi_functions(-passed, _highest([b]))
+    phis = [phi * theta**k if k else phi for k, phi in enumerate(phis)]
+    own = (-torch.expm1(-passed)).to(y.dtype), _weights(b, phis, passed, y)
+    return _stage(y, first, own, changes)
 
 
 Row = Sequence[Sequence[float]]

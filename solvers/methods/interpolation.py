@@ -32,6 +32,12 @@ class Path:
         dt = self.dt[rows] if isinstance(self.dt, Tensor) else self.dt
         return Path(self.y[rows], dt, self.formula, tuple(value[rows] for value in self.values))
 
+    def detach(self) -> Path:
+        """The same without gradients."""
+        dt = self.dt.detach() if isinstance(self.dt, Tensor) else self.dt
+        values = tuple(value.detach() for value in self.values)
+        return Path(self.y.detach(), dt, self.formula, values)
+
     def at(self, theta: float | Tensor) -> Tensor:
         """The state at t + theta dt; ``theta`` a number or ``(n, 1, ..., 1)``."""
         return self.formula(theta, self.dt, self.y, *self.values)

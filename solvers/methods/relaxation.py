@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -102,15 +103,20 @@ class BoundRelaxation(BoundWeights):
 
     def path(self, y: Tensor, dt: Increment, first: Tensor, result: StepResult) -> Path:
         """The states within a step: where a shorter step of the same method would have ended."""
-
-        def state(
-            theta: float | Tensor, dt: Increment, y: Tensor, first: Tensor, ratio: Tensor
-        ) -> Tensor:
-            return torch.lerp(y, first, self.method.weight(ratio * theta).to(y.dtype))
-
         ratio = step_ratio(self.field, dt, y)
         ratio = ratio.expand_as(y) if self.gain is None else self.gain * ratio
-        return Path(y, dt, state, (first, ratio))
+        return Path(y, dt, partial(_shorter, self.method.weight), (first, ratio))
+
+
+def _shorter(
+    weight: Callable[[Tensor], Tensor],
+    theta: float | Tensor,
+    dt: Increment,
+    y: Tensor,
+    first: Tensor,
+    ratio: Tensor,
+) -> Tensor:
+    return torch.lerp(y, first, weight(ratio * theta).to(y.dtype))
 
 
 def _itself(z: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from solvers.checks import check_flag, check_number, check_steps, check_tolerance
 from solvers.fields.structures import Layout, leaves_of
-from solvers.methods.arithmetic import Increment, seen_time
+from solvers.methods.arithmetic import Increment, seen_time, time_dtype
 from solvers.methods.base import BoundMethod, Method, StepResult
 from solvers.solution import MAX_STEPS, NON_FINITE, STEP_UNDERFLOW, SUCCESS
 from solvers.step_size.rules import (
@@ -23,7 +23,6 @@ from solvers.step_size.rules import (
     Tolerance,
     per_sample,
     sample_rms,
-    time_dtype,
 )
 
 

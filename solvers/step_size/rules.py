@@ -294,11 +294,6 @@ def per_sample(value: float, y: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.full((y.shape[0], *([1] * (y.ndim - 1))), value, dtype=dtype, device=y.device)
 
 
-def time_dtype(device: torch.device) -> torch.dtype:
-    """What times are kept in: float64, where the device has it."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
 def sample_norm(x: Tensor) -> Tensor:
     """The Euclidean norm of each sample, ``(B, 1, ..., 1)``."""
     axes = tuple(range(1, x.ndim))

@@ -1,0 +1,341 @@
+"""The path of a solve: its states at any time, and the steps that it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from solvers.checks import holds
+from solvers.methods.arithmetic import Increment, time_dtype
+from solvers.methods.interpolation import Path, line
+
+_SLACK = 1e-6  # of the span: a time that was computed in float32 may miss an end by a rounding
+
+
+class Piece(NamedTuple):
+    """One step that was taken.
+
+    Attributes:
+        path: the states within it, of the samples that took it.
+        rows: those samples' places in the batch ``(k,)``; None where it was all of them.
+        end: when it ended, a number or of each sample ``(k,)``.
+    """
+
+    path: Path
+    rows: Tensor | None
+    end: Increment
+
+    @staticmethod
+    def of(
+        path: Path,
+        rows: Tensor | None,
+        t1: float,
+        remaining: Increment,
+        accepted: Tensor | None,
+        *,
+        last: bool,
+    ) -> Piece:
+        """The piece of a step.
+
+        Args:
+            path: the states within it.
+            rows: places in the batch of the samples that were evaluated; None where all are there.
+            t1: end of the time span.
+            remaining: the time that remains after it.
+            accepted: which samples take it, ``(n, 1, ..., 1)``; None for all.
+            last: whether it reaches t1, whatever rounding says.
+        """
+        if not torch.is_grad_enabled():  # what is not recorded has no gradient later either
+            path = path.detach()
+        end: Increment = t1 if last else t1 - remaining
+        if isinstance(remaining, Tensor) and not last:  # as precise as there is
+            end = t1 - remaining.detach().view(-1).to(time_dtype(remaining.device))
+        if accepted is None or bool(accepted.all()):
+            return Piece(path, rows, end)
+        which = accepted.view(-1).nonzero().view(-1)
+        end = end[which] if isinstance(end, Tensor) else end
+        return Piece(path.select(which), which if rows is None else rows[which], end)
+
+
+class _Steps(NamedTuple):
+    """All steps, found by sample and number.
+
+    Attributes:
+        paths: the steps, joined as far as they have one formula.
+        starts, ends: their times ``(B, K)``; infinite beyond a sample's last.
+        place: of each in the joined paths, ``(B, K)``.
+        counts: how many steps each sample took ``(B,)``.
+        shared: whether all samples took the same.
+    """
+
+    paths: tuple[Path, ...]
+    starts: Tensor
+    ends: Tensor
+    place: Tensor
+    counts: Tensor
+    shared: bool
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SolutionPath:
+    """The states of a solve at any time between t0 and t1: ``path(t)``.
+
+    On the method's own interpolant, as ``t_eval`` has them; no evaluation is spent. Gradients flow
+    to the initial state, to what the field is made of, and to ``t``.
+
+    Attributes:
+        pieces: the steps, in order.
+        y0: the initial state, with a batch axis.
+        span: (t0, t1).
+        until: when samples ended at an event ``(B,)``, NaN where they did not; or None.
+        batched: whether times of each sample may be asked for.
+    """
+
+    pieces: tuple[Piece, ...]
+    y0: Tensor
+    span: tuple[float, float]
+    until: Tensor | None = None
+    batched: bool = True
+    _states: Callable[[Tensor], Any] | None = None
+    _shown: Callable[[Tensor], Tensor] | None = None
+    _asked: Callable[[Tensor], Tensor] | None = None
+
+    def __call__(self, t: Tensor | Sequence[float] | float) -> Any:
+        """The states at the times ``t``.
+
+        Args:
+            t: a number or ``()``, for states ``(B, ...)``, the shape of ``y0``; times ``(M,)`` for
+                ``(M, B, ...)``; or ``(M, B)``, the times of each sample, for the same.
+
+        Returns:
+            The states; NaN after a sample's event or failure, and where a time is NaN.
+
+        Raises:
+            ValueError: where the times have another shape, or lie outside the span.
+        """
+        dtype, device = self._steps.starts.dtype, self.y0.device
+        given = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=dtype)  # not float32
+        times = given.to(device, dtype)
+        self._check_shape(times)
+        columns = times if times.ndim == 2 else times.reshape(-1, 1)
+        columns = columns if self._asked is None else self._asked(columns)
+        (t0, t1), slack = self.span, _SLACK * (self.span[1] - self.span[0])
+        if holds((columns >= t0 - slack) & (columns <= t1 + slack) | columns.isnan()) is False:
+            ends = torch.tensor(self.span, dtype=dtype, device=device)
+            ends = ends if self._shown is None else self._shown(ends)
+            raise ValueError(
+                f"the path is known within the time span, from {float(ends.min()):g} to "
+                f"{float(ends.max()):g}; it was asked for at {t}"
+            )
+        states = self._at(columns.expand(-1, self.y0.shape[0]))
+        states = states if times.ndim else states[0]
+        return states if self._states is None else self._states(states)
+
+    def _check_shape(self, times: Tensor) -> None:
+        samples = self.y0.shape[0]
+        if times.ndim < 2 or (times.ndim == 2 and self.batched and times.shape[1] == samples):
+            return
+        each = f", or (M, {samples}), the times of each sample" if self.batched else ""
+        raise ValueError(
+            f"a path is asked for at a number, or at times of shape (M,){each}; not at "
+            f"{tuple(times.shape)}"
+        )
+
+    @property
+    def times(self) -> Tensor:
+        """When the steps began, and the last ended: ``(K + 1,)`` where all samples share them.
+
+        Else ``(B, K + 1)``, NaN beyond a sample's last. A step that an event cut ends there.
+        """
+        starts, ends = self._steps.starts, self._steps.ends
+        known = (ends > starts) & ends.isfinite()
+        times = torch.cat([starts[:, :1], torch.where(known, ends, torch.nan)], 1)
+        if self.until is not None:
+            stop = self.until.detach().to(times.dtype).unsqueeze(1)
+            times = torch.where(times > stop, stop, times)
+        times = times[0] if self._steps.shared and self.until is None else times
+        return times if self._shown is None else self._shown(times)
+
+    @property
+    def sizes(self) -> Tensor:
+        """The sizes of the steps, ``(K,)`` or ``(B, K)``, NaN likewise."""
+        return self.times.diff(dim=-1)
+
+    def __repr__(self) -> str:
+        t0, t1 = self.span
+        return f"SolutionPath({len(self.pieces)} steps from {t0:g} to {t1:g})"
+
+    def mapped(
+        self,
+        states: Callable[[Tensor], Any] | None = None,
+        times: Callable[[Tensor], Tensor] | None = None,
+        asked: Callable[[Tensor], Tensor] | None = None,
+    ) -> SolutionPath:
+        """The same path in other terms.
+
+        Args:
+            states: what its states are to be, out of states ``(B, ...)`` or ``(M, B, ...)``.
+            times: what :attr:`times` is to be.
+            asked: the time of this path that is meant by a time of the new one, both ``(M, 1)``
+                or ``(M, B)``.
+        """
+        return replace(
+            self,
+            _states=_then(self._states, states),
+            _shown=_then(self._shown, times),
+            _asked=_then(asked, self._asked),
+        )
+
+    @cached_property
+    def _steps(self) -> _Steps:
+        """Found out where it is asked for first."""
+        pieces, samples = self._complete(), self.y0.shape[0]
+        paths, offsets = _joined(pieces)
+        if any(piece.rows is not None for piece in pieces):
+            return self._sorted(pieces, paths, offsets)
+        ends = torch.stack([self._column(piece.end, samples) for piece in pieces], 1)
+        everyone = torch.arange(samples, device=self.y0.device).unsqueeze(1)
+        place = everyone + torch.tensor(offsets, device=self.y0.device)
+        counts = torch.full_like(place[:, 0], len(pieces))
+        shared = not any(isinstance(piece.end, Tensor) for piece in pieces)
+        return _Steps(paths, self._starts(ends), ends, place, counts, shared)
+
+    def _complete(self) -> tuple[Piece, ...]:
+        """The pieces, with one of no length for samples that took no step."""
+        pieces, y0 = self.pieces, self.y0
+        if any(piece.rows is None for piece in pieces):
+            return pieces
+        absent = torch.ones(y0.shape[0], dtype=torch.bool, device=y0.device)
+        for piece in pieces:
+            absent[piece.rows] = False
+        rows = absent.nonzero().view(-1)
+        if not len(rows):
+            return pieces
+        still = Path(y0[rows], 1.0, line, (y0[rows],))
+        return (*pieces, Piece(still, rows, self.span[0]))
+
+    def _starts(self, ends: Tensor) -> Tensor:
+        """Where the steps begin that end there: each where the one before it ended."""
+        return torch.cat([torch.full_like(ends[:, :1], self.span[0]), ends[:, :-1]], 1)
+
+    def _column(self, time: Increment, samples: int) -> Tensor:
+        """A time of each sample, ``(samples,)``."""
+        dtype, device = time_dtype(self.y0.device), self.y0.device
+        return torch.as_tensor(time, dtype=dtype, device=device).expand(samples)
+
+    def _sorted(
+        self, pieces: Sequence[Piece], paths: tuple[Path, ...], offsets: Sequence[int]
+    ) -> _Steps:
+        """The steps of samples that have different ones."""
+        everyone = torch.arange(self.y0.shape[0], device=self.y0.device)
+        own = [everyone if piece.rows is None else piece.rows for piece in pieces]
+        rows = torch.cat(own)
+        offset = zip(offsets, own, strict=True)
+        place = torch.cat([start + torch.arange(len(x), device=x.device) for start, x in offset])
+        order = rows.argsort(stable=True)  # by sample, and of each as they were taken
+        rows, place = rows[order], place[order]
+        counts = rows.bincount(minlength=len(everyone))
+        number = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+
+        def table(values: Tensor, padding: float) -> Tensor:
+            shape = len(everyone), int(counts.max())
+            return values.new_full(shape, padding).index_put((rows, number), values)
+
+        pairs = zip(pieces, own, strict=True)
+        times = torch.cat([self._column(piece.end, len(x)) for piece, x in pairs])
+        ends = table(times[order], torch.inf)
+        return _Steps(paths, self._starts(ends), ends, table(place, 0), counts, False)
+
+    def _at(self, t: Tensor) -> Tensor:
+        """The states ``(M, B, ...)`` at times of each sample ``(M, B)``."""
+        paths, starts, ends, place, counts, _ = self._steps
+        slack = _SLACK * (self.span[1] - self.span[0])
+        # (B, M); a sum, so that vmap has both in one layout.
+        asked = (t.t() + torch.zeros_like(starts[:, :1])).contiguous()
+        number = torch.searchsorted(ends, asked.detach())
+        number = torch.minimum(number, counts.unsqueeze(1) - 1)
+        begin, end = starts.gather(1, number), ends.gather(1, number)
+        known = asked <= end + slack  # which no NaN is
+        if self.until is not None:
+            known = known & ~(asked > self.until.detach().to(t.dtype).unsqueeze(1) + slack)
+        length = torch.where(end > begin, end - begin, 1.0)
+        theta = torch.where(known, (asked - begin) / length, 0.0).t()  # (M, B)
+        columns = [1] * (self.y0.ndim - 1)
+        rows = place.gather(1, number).t().reshape(-1)
+        states = _states_at(paths, rows, theta.reshape(-1, *columns).to(self.y0.dtype))
+        states = states.view(*t.shape, *self.y0.shape[1:])
+        return torch.where(known.t().reshape(*t.shape, *columns), states, torch.nan)
+
+
+def _alike(one: Callable[..., Tensor], other: Callable[..., Tensor]) -> bool:
+    """Whether two formulas are known to be one."""
+    if one is other:
+        return True
+    if not (isinstance(one, partial) and isinstance(other, partial)):
+        return False
+    same = one.func is other.func and one.keywords == other.keywords
+    return same and one.args == other.args
+
+
+def _joined(pieces: Sequence[Piece]) -> tuple[tuple[Path, ...], list[int]]:
+    """The steps as few paths, one for each formula; and where each begins, counted through."""
+    groups: list[list[int]] = []
+    for index, piece in enumerate(pieces):
+        formula = piece.path.formula
+        for group in groups:
+            if _alike(pieces[group[0]].path.formula, formula):
+                group.append(index)
+                break
+        else:
+            groups.append([index])
+    offsets, total = [0] * len(pieces), 0
+    for group in groups:
+        for index in group:
+            offsets[index], total = total, total + pieces[index].path.y.shape[0]
+    return tuple(_cat([pieces[index].path for index in group]) for group in groups), offsets
+
+
+def _cat(paths: Sequence[Path]) -> Path:
+    """Paths of one formula as one, row after row."""
+    first = paths[0]
+    if len(paths) == 1:
+        return first
+    dt = first.dt
+    if any(isinstance(path.dt, Tensor) or path.dt != dt for path in paths):
+        dt = torch.cat([_rows_of(path) for path in paths])
+    values = zip(*(path.values for path in paths), strict=True)
+    y = torch.cat([path.y for path in paths])
+    return Path(y, dt, first.formula, tuple(torch.cat(each) for each in values))
+
+
+def _rows_of(path: Path) -> Tensor:
+    """The size of the step of each sample, ``(n, 1, ..., 1)``."""
+    shape = path.y.shape[0], *[1] * (path.y.ndim - 1)
+    return torch.as_tensor(path.dt, dtype=path.y.dtype, device=path.y.device).expand(shape)
+
+
+def _states_at(paths: Sequence[Path], rows: Tensor, theta: Tensor) -> Tensor:
+    """The states at fractions of some steps, whose places are counted through all paths."""
+    if len(paths) == 1:
+        return paths[0].select(rows).at(theta)
+    states, offset = torch.zeros((), dtype=theta.dtype, device=theta.device), 0
+    for path in paths:
+        size = path.y.shape[0]
+        local = (rows - offset).clamp(0, size - 1)
+        inside = ((rows >= offset) & (rows < offset + size)).view(theta.shape)
+        found = path.select(local).at(torch.where(inside, theta, 0.0))
+        states, offset = torch.where(inside, found, states), offset + size
+    return states
+
+
+def _then(
+    first: Callable[[Tensor], Any] | None, second: Callable[[Tensor], Any] | None
+) -> Callable[[Tensor], Any] | None:
+    if first is None or second is None:
+        return first or second
+    return lambda value: second(first(value))
