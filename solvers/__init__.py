@@ -31,7 +31,6 @@ from solvers.learned.methods import LearnedMethod
 from solvers.learned.recording import Recorder
 from solvers.learned.solver import LearnedSolver
 from solvers.learned.training import relative_errors, train_solver
-from solvers.loop.dense import SolutionPath
 from solvers.loop.events import Event
 from solvers.loop.problem import Problem
 from solvers.methods.arithmetic import Increment
@@ -43,6 +42,7 @@ from solvers.methods.runge_kutta import RungeKutta
 from solvers.methods.semilinear import SemilinearMethod
 from solvers.methods.tableaus import ButcherTableau
 from solvers.native import NativeSolver
+from solvers.path import SolutionPath
 from solvers.registry import get, names, options, register
 from solvers.solution import (
     MAX_STEPS,

@@ -14,11 +14,11 @@ from solvers.fields.base import VectorField, fitted
 from solvers.fields.wrappers import OneSystemsEvent, as_one_system, in_half_precision
 from solvers.gradients.modes import Backpropagation, GradientMode
 from solvers.loop.crossings import Stops, gather_crossings
-from solvers.loop.dense import Piece, SolutionPath
 from solvers.loop.integration import Integration
 from solvers.loop.problem import Problem
 from solvers.methods.base import Method
 from solvers.methods.interpolation import Path, line
+from solvers.path import Piece, SolutionPath
 from solvers.solution import Solution, Stats, all_finite, all_succeeded, batch_shape
 from solvers.solver import Solver, Span
 from solvers.step_size.pid import PID

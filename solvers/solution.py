@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from solvers.checks import holds
-from solvers.loop.dense import SolutionPath
+from solvers.path import SolutionPath
 
 
 class SolverError(RuntimeError):

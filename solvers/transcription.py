@@ -92,6 +92,8 @@ class Transcription:
                 for each in found.events
             )
             found = replace(found, event_time=clock.time(found.event_time), events=events)
+        if clock is not None and found.path is not None:
+            found = replace(found, path=found.path.mapped(None, clock.time_by_row, clock.elapsed))
         return found if self.layout is None else found.mapped(self.layout.unpack)
 
 

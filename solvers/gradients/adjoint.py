@@ -19,12 +19,12 @@ from solvers.loop.problem import Problem
 from solvers.loop.saved_times import Times
 from solvers.loop.solve_state import SolveState
 from solvers.loop.step import Step, time_of
-from solvers.methods.arithmetic import advance, seen_time
+from solvers.methods.arithmetic import advance, seen_time, time_dtype
 from solvers.methods.base import Method
 from solvers.methods.runge_kutta import RungeKutta
 from solvers.solution import SUCCESS, Solution
 from solvers.step_size.pid import PID
-from solvers.step_size.rules import BudgetRule, StepSizeRule, time_dtype
+from solvers.step_size.rules import BudgetRule, StepSizeRule
 
 Time = float | Tensor
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from solvers.checks import has_gradient, holds
 from solvers.fields.base import VectorField
 from solvers.fields.own_time import InOwnTime, in_own_time
-from solvers.step_size.rules import time_dtype
+from solvers.methods.arithmetic import time_dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,13 @@ class Clock:
     def time(self, s: Tensor) -> Tensor:
         """t at s, ``()``, ``(B,)`` or ``(..., B)``, in the type of s."""
         return (self.t0 + self.speed * s).to(s.dtype)
+
+    def time_by_row(self, s: Tensor) -> Tensor:
+        """t at s, ``(K,)`` or a row of them for each sample ``(B, K)``; for times of each the
+        latter."""
+        if not self.t0.ndim:
+            return self.time(s)
+        return self.time(s.t() if s.ndim == 2 else s.unsqueeze(1)).t()
 
     def of_samples(self, samples: Tensor) -> Clock:
         """The clock of these samples."""

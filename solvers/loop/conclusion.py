@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from solvers.loop.crossings import Stops, gather_crossings
-from solvers.loop.dense import SolutionPath
 from solvers.loop.problem import Problem
 from solvers.loop.saved_times import stack_records
 from solvers.loop.solve_state import Finished, SolveState
+from solvers.path import SolutionPath
 from solvers.solution import Solution, Stats, all_succeeded
 
 

@@ -19,7 +19,6 @@ from solvers.checks import holds
 from solvers.fields.base import VectorField
 from solvers.loop.conclusion import conclude
 from solvers.loop.crossings import StepTaken, Stops, meet_events
-from solvers.loop.dense import Piece
 from solvers.loop.finished_samples import (
     end_samples,
     end_where_field_is_not_finite,
@@ -33,6 +32,7 @@ from solvers.loop.step import Step, time_of, times_of, try_compiled, try_step
 from solvers.methods.arithmetic import seen_time, time_dtype
 from solvers.methods.base import BoundMethod, Method
 from solvers.methods.interpolation import Path
+from solvers.path import Piece
 from solvers.solution import (
     SUCCESS,
     Solution,

@@ -13,9 +13,8 @@ from torch import Tensor
 from solvers.checks import has_gradient, holds
 from solvers.fields.batch_parts import Rows
 from solvers.loop.clock import Clock
-from solvers.methods.arithmetic import Increment
+from solvers.methods.arithmetic import Increment, time_dtype
 from solvers.methods.interpolation import Path
-from solvers.step_size.rules import time_dtype
 
 
 @dataclass(frozen=True)

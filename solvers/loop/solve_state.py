@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from solvers.loop.crossings import Crossed, Stops
-from solvers.loop.dense import Piece
 from solvers.loop.saved_times import Record
 from solvers.methods.base import BoundMethod
+from solvers.path import Piece
 
 
 class Finished(NamedTuple):

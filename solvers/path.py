@@ -127,7 +127,7 @@ class SolutionPath:
         (t0, t1), slack = self.span, _SLACK * (self.span[1] - self.span[0])
         if holds((columns >= t0 - slack) & (columns <= t1 + slack) | columns.isnan()) is False:
             ends = torch.tensor(self.span, dtype=dtype, device=device)
-            ends = ends if self._shown is None else self._shown(ends)
+            ends = ends if self._shown is None else self._shown(ends).detach()
             raise ValueError(
                 f"the path is known within the time span, from {float(ends.min()):g} to "
                 f"{float(ends.max()):g}; it was asked for at {t}"

@@ -238,6 +238,47 @@ def test_a_path_of_ones_own_formula_for_each_step() -> None:
     torch.testing.assert_close(path_of(found)(TIMES), path_of(plain)(TIMES))
 
 
+@pytest.mark.parametrize("solver", [DormandPrince(rtol=1e-8), Heun(200)], ids=repr)
+def test_backwards(solver: NativeSolver) -> None:
+    field = ParameterisedField(decay, RATES[:3])
+    path = path_of(solver.solve(field, ONES[:3], (2.2, 0.2), dense=True))
+    exact = torch.exp(-RATES[:3, 0] * (TIMES[:, None] - 2.2))
+    torch.testing.assert_close(path(TIMES)[..., 0], exact, rtol=2e-3, atol=1e-5)
+    assert float(path.times.reshape(-1)[0]) == 2.2
+    assert bool((path.sizes.nan_to_num(-1) < 0).all())
+    with pytest.raises(ValueError, match=r"from 0\.2 to 2\.2"):
+        path(2.3)
+
+
+@pytest.mark.parametrize("solver", [DormandPrince(rtol=1e-9), ClassicRK4(100)], ids=repr)
+def test_times_of_each_sample_and_their_gradients(solver: NativeSolver) -> None:
+    """y(t) = exp(t0 - t): the end says nothing of what comes before it."""
+    t0 = torch.tensor([0.0, 0.5], dtype=F64, requires_grad=True)
+    t1 = torch.tensor([1.0, 3.0], dtype=F64, requires_grad=True)
+    path = path_of(solver.solve(lambda t, y: -y + 0 * t, ONES[:2], (t0, t1), dense=True))
+    t = torch.tensor([[0.2, 0.6], [0.9, 2.9]], dtype=F64, requires_grad=True)
+    exact = torch.exp(t0 - t)
+    torch.testing.assert_close(path(t)[..., 0], exact, rtol=1e-6, atol=1e-6)
+    found = torch.autograd.grad(path(t).sum(), (t0, t1, t))
+    expected = torch.autograd.grad(exact.sum(), (t0, t))
+    torch.testing.assert_close((found[0], found[2]), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[1], torch.zeros(2, dtype=F64), rtol=0, atol=1e-5)
+    assert path.times.shape[0] == 2
+    assert path.times[:, 0].tolist() == [0.0, 0.5]
+
+
+def test_structures_and_complex_numbers() -> None:
+    y0 = {"a": ONES, "b": torch.ones(4, dtype=torch.complex128)}
+
+    def field(t: Tensor, y: Any) -> Any:
+        return {"a": -y["a"], "b": 1j * y["b"]}
+
+    path = path_of(DormandPrince(rtol=1e-8).solve(field, y0, dense=True))  # type: ignore[arg-type]
+    states = path([0.5, 1.0])
+    assert states["a"].shape == (2, 4, 1)
+    assert complex(states["b"][0, 0]) == pytest.approx(complex(math.cos(0.5), math.sin(0.5)))
+
+
 def test_no_samples() -> None:
     found = Heun(3).solve(lambda t, y: -y, torch.ones(0, 3), dense=True)
     assert path_of(found)([0.2, 0.4]).shape == (2, 0, 3)
