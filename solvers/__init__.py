@@ -21,6 +21,7 @@ from solvers.catalogue import (
     SemiImplicitEuler,
     Tsit5,
 )
+from solvers.drop_in.odeint import odeint, odeint_adjoint, odeint_event
 from solvers.fields.base import QuasilinearField, RelaxationField, SemilinearField, VectorField
 from solvers.fields.batch_parts import ParameterisedField, SelectableField
 from solvers.fields.derivatives import Pullback, PullbackFunction
@@ -136,6 +137,9 @@ __all__ = [
     "VectorField",
     "get",
     "names",
+    "odeint",
+    "odeint_adjoint",
+    "odeint_event",
     "options",
     "register",
     "relative_errors",

@@ -46,12 +46,19 @@ _REMARK = (
 
 
 @cache
-def _methods() -> dict[str, bool]:
+def torchdiffeq_methods() -> dict[str, bool]:
     """torchdiffeq's method names, and whether each works on a fixed grid."""
     from torchdiffeq._impl.odeint import SOLVERS
     from torchdiffeq._impl.solvers import FixedGridODESolver
 
     return {name: issubclass(kind, FixedGridODESolver) for name, kind in SOLVERS.items()}
+
+
+def torchdiffeq_odeint(*, adjoint: bool) -> Any:
+    """torchdiffeq's own ``odeint``, or its ``odeint_adjoint``."""
+    import torchdiffeq
+
+    return torchdiffeq.odeint_adjoint if adjoint else torchdiffeq.odeint
 
 
 @dataclass(frozen=True)
@@ -81,10 +88,9 @@ class TorchDiffEq(Solver):
     max_steps: int = 10_000
 
     def __post_init__(self) -> None:
-        if self.method not in _methods():
-            raise ValueError(
-                f"torchdiffeq has no method {self.method!r}; it has {', '.join(sorted(_methods()))}"
-            )
+        if self.method not in torchdiffeq_methods():
+            known = ", ".join(sorted(torchdiffeq_methods()))
+            raise ValueError(f"torchdiffeq has no method {self.method!r}; it has {known}")
         check_steps(self.steps)
         check_steps(self.max_steps, "max_steps")
         check_tolerance("rtol", self.rtol)
@@ -93,7 +99,7 @@ class TorchDiffEq(Solver):
     @property
     def fixed_grid(self) -> bool:
         """Whether the method takes ``steps`` equal steps, and no notice of the tolerances."""
-        return _methods()[self.method]
+        return torchdiffeq_methods()[self.method]
 
     def with_steps(self, steps: int) -> TorchDiffEq:
         check_steps(steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from typing import Any, Protocol, cast
 
 import torch
@@ -58,6 +59,8 @@ class BacksolveAdjoint(GradientMode):
     Args:
         solver: solves backwards; an explicit Runge-Kutta solver of this package, or None for the
             same as forwards.
+        to: tensors that gradients flow to besides the state and the times; None for all that the
+            field is found to depend on, which is then looked at in every evaluation.
 
     Raises:
         ValueError: where the solver of the way back is no explicit Runge-Kutta method of this
@@ -70,8 +73,11 @@ class BacksolveAdjoint(GradientMode):
     """
 
     solver: Stepper | None = None
+    to: tuple[Tensor, ...] | None = dataclass_field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if self.to is not None and not all(isinstance(x, Tensor) for x in self.to):
+            raise ValueError(f"to must be a tuple of tensors, not {self.to!r}")
         if self.solver is None:
             return
         if not isinstance(getattr(self.solver, "method", None), Method):
@@ -99,8 +105,10 @@ class BacksolveAdjoint(GradientMode):
             raise ValueError(
                 f"BacksolveAdjoint does not work under vmap or others of torch.func: {OTHERS}"
             )
-        field, named, own = with_own_tensors(problem.field)
-        known = Sources(_slope(field, integration), own)
+        field, named, own = with_own_tensors(problem.field, self.to)
+        known = Sources(own)
+        if self.to is None:
+            known.find(_slope(field, integration))
         originals = (*named, *known.leaves)
         asked = problem.times.of_each if problem.times is not None else None
         if not (problem.y0.requires_grad or originals or _wants_gradient(asked)):
@@ -117,7 +125,9 @@ class BacksolveAdjoint(GradientMode):
             integration, backwards, tensors, known, solutions, asked, problem.y0, *originals
         )
         found = solutions[0]
-        stats = replace(found.stats, nfe=found.stats.nfe + 1)  # that of _slope
+        stats = found.stats
+        if self.to is None:
+            stats = replace(stats, nfe=stats.nfe + 1)  # that of _slope
         return replace(found, y=y, ys=None if found.ys is None else ys, stats=stats)
 
     def _way_back(self, integration: Integration, field: VectorField) -> Integration:

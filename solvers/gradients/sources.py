@@ -13,14 +13,16 @@ from solvers.fields.batch_parts import WrappedFunction
 OTHERS = "take Backpropagation() or Checkpointing()"
 
 
-def with_own_tensors(field: Any) -> tuple[VectorField, tuple[Tensor, ...], tuple[Tensor, ...]]:
+def with_own_tensors(
+    field: Any, parameters: tuple[Tensor, ...] | None = None
+) -> tuple[VectorField, tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The field, of leaves of its own in place of the tensors that it names.
 
     With it those tensors and the leaves, of what wants a gradient. Where one of them is made of
     another, the gradient then does not go from one to the other inside the solve, and is not
-    counted twice.
+    counted twice. ``parameters`` take the place of those of the module that the field is.
     """
-    own = _parameters(field)
+    own = _parameters(field) if parameters is None else _wanted(parameters)
     if isinstance(field, nn.Module):
         return field, own, own
     tensors: tuple[Tensor, ...] = getattr(field, "tensors", ())
@@ -40,15 +42,26 @@ def _parameters(field: Any) -> tuple[Tensor, ...]:
         field = field.function
     if not isinstance(field, nn.Module):
         return ()
-    return tuple(parameter for parameter in field.parameters() if parameter.requires_grad)
+    return _wanted(field.parameters())
+
+
+def _wanted(tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(tensor for tensor in tensors if tensor.requires_grad)
 
 
 class Sources:
     """Where the graph of a field comes from: the leaves besides those that are known."""
 
-    def __init__(self, slope: Any, own: Iterable[Tensor]) -> None:
+    def __init__(self, own: Iterable[Tensor]) -> None:
         self.known = {id(tensor) for tensor in own}
         self.nodes: set[Any] = set()
+        self.leaves: list[Tensor] = []
+        self.open = False
+        """Whether it was looked for others, and is at every evaluation."""
+
+    def find(self, slope: Any) -> None:
+        """Look for others in the graph of an evaluation."""
+        self.open = True
         self.leaves = [leaf for leaf in self._leaves(slope) if id(leaf) not in self.known]
         self.known |= {id(leaf) for leaf in self.leaves}
 
@@ -66,6 +79,8 @@ class Sources:
 
     def check(self, slope: Tensor, y: Tensor) -> None:
         """Raise ValueError where an evaluation comes from a leaf that the first did not."""
+        if not self.open:
+            return
         seen = self.nodes
         self.nodes = set(seen)
         new = [leaf for leaf in self._leaves(slope) if id(leaf) not in self.known and leaf is not y]

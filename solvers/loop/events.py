@@ -59,6 +59,8 @@ class Event:
         direction: 1 for crossings from below, as the solve goes, -1 from above, 0 for both.
         terminal: whether a sample's solve ends at its first crossing; where not, each is recorded
             and the solve goes on.
+        goes_on: whether the solve goes on from one in which the same was looked for, so that a
+            crossing in its first moments counts as any other.
 
     Raises:
         ValueError: where the direction is none of these, or, on use, the function returns
@@ -68,6 +70,7 @@ class Event:
     function: VectorField | Callable[[Tensor, Tensor], Tensor]
     direction: int = 0
     terminal: bool = True
+    goes_on: bool = False
 
     def __post_init__(self) -> None:
         if not callable(self.function):
@@ -75,6 +78,7 @@ class Event:
         if self.direction not in {-1, 0, 1}:
             raise ValueError(f"direction must be -1, 0 or 1, not {self.direction!r}")
         check_flag("terminal", self.terminal)
+        check_flag("goes_on", self.goes_on)
 
     def value(self, function: Any, t: Tensor, y: Tensor) -> Tensor:
         """The function's values ``(n,)``."""
@@ -143,7 +147,8 @@ class Event:
         inner = [self._within(function, path, t, theta.view(t.shape)) for theta in thetas[1:-1]]
         values = torch.stack([before, *inner, after])
         rounding = torch.finfo(values.dtype).eps ** (1 / 3) * (values[1] - before).abs()
-        values[0] = torch.where((before.abs() <= rounding) & ~started, 0.0, before)
+        if not self.goes_on:
+            values[0] = torch.where((before.abs() <= rounding) & ~started, 0.0, before)
         a, b, c = values[:-2], values[1:-1], values[2:]
         bend = a - 2 * b + c
         # Between points of one sign it may have been across and back, where a parabola turns.

@@ -198,7 +198,7 @@ class PID(StepSizeRule):
         largest = torch.maximum(y.detach().abs(), result.y.detach().abs())
         scaled = bound.error(result, dt).detach() / largest.mul_(control.rtol).add_(control.atol)
         # A NaN, of the error or of the state, is an infinite error.
-        ratio = sample_rms(scaled).nan_to_num_(nan=math.inf, posinf=math.inf)
+        ratio = self._ratio(scaled, dt).nan_to_num_(nan=math.inf, posinf=math.inf)
         accepted = ratio <= 1
         next_dt = self._factor(control, ratio, order, accepted).mul_(dt)
         if self.dt_max is not None:
@@ -219,6 +219,14 @@ class PID(StepSizeRule):
             remaining, next_dt, ratio, last, before, control.smallest, control.rtol, control.atol
         )
         return Judgement(after, accepted, ended)
+
+    def _size(self, scaled: Tensor) -> Tensor:
+        """How large a scaled state is, for each sample ``(n, 1, ..., 1)``."""
+        return sample_rms(scaled)
+
+    def _ratio(self, scaled: Tensor, dt: Increment) -> Tensor:
+        """The error ratio of a step of this size, likewise; it may be overwritten."""
+        return self._size(scaled)
 
     def _factor(self, control: ErrorControl, ratio: Tensor, order: int, accepted: Tensor) -> Tensor:
         """How much longer the next step is."""
@@ -257,14 +265,14 @@ class PID(StepSizeRule):
         order = bound.method.error_order or 1
         scale = y0.abs().mul_(rtol).add_(atol)
         slope = bound.derivative(y0, first).detach()  # of a rate, too, it takes no gradient
-        d0, d1 = sample_rms(y0 / scale), sample_rms(slope / scale)
+        d0, d1 = self._size(y0 / scale), self._size(slope / scale)
         guess = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
         guess = guess.nan_to_num(nan=1e-6).clamp(max=span[1] - span[0])
         ahead = y0 + guess * slope
         later = seen_time(span[0] + guess.to(time_dtype(y0.device)), y0)
         # Not under no_grad: a field may differentiate by itself, as a Hamiltonian one does.
         change = bound.derivative(ahead, bound.first(later, ahead).detach()).detach() - slope
-        largest = torch.maximum(d1, sample_rms(change / scale) / guess)
+        largest = torch.maximum(d1, self._size(change / scale) / guess)
         curved = (0.01 / largest).pow(1 / order)
         step = torch.where(largest <= 1e-15, (guess * 1e-3).clamp(min=1e-6), curved)
         step = torch.minimum(100 * guess, step).nan_to_num(nan=1e-6)
