@@ -101,7 +101,7 @@ class SolutionPath:
     span: tuple[float, float]
     until: Tensor | None = None
     batched: bool = True
-    _states: Callable[[Tensor], Any] | None = None
+    _states: Callable[[Any], Any] | None = None
     _shown: Callable[[Tensor], Tensor] | None = None
     _asked: Callable[[Tensor], Tensor] | None = None
 
@@ -172,7 +172,7 @@ class SolutionPath:
 
     def mapped(
         self,
-        states: Callable[[Tensor], Any] | None = None,
+        states: Callable[[Any], Any] | None = None,
         times: Callable[[Tensor], Tensor] | None = None,
         asked: Callable[[Tensor], Tensor] | None = None,
     ) -> SolutionPath:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from solvers.checks import holds
 from solvers.path import SolutionPath
+
+State = TypeVar("State", default=Tensor)
+"""What the user has for a state: a tensor, or a structure of tensors."""
 
 
 class SolverError(RuntimeError):
@@ -23,7 +27,7 @@ class SolverError(RuntimeError):
     """
 
     def __init__(
-        self, message: str, solution: Solution | None = None, problem: int | None = None
+        self, message: str, solution: Solution[Any] | None = None, problem: int | None = None
     ) -> None:
         super().__init__(message)
         self.solution, self.problem = solution, problem
@@ -79,7 +83,7 @@ class Stats:
 
 
 @dataclass(frozen=True, eq=False)
-class Crossings:
+class Crossings(Generic[State]):
     """Where one event's function crossed zero, K times in all; in order of sample and time.
 
     Attributes:
@@ -91,20 +95,20 @@ class Crossings:
 
     samples: Tensor
     times: Tensor
-    states: Tensor
+    states: State
 
     def mapped(
         self,
-        states: Callable[[Tensor], Any],
+        states: Callable[[State], Any],
         times: Callable[[Tensor, Tensor], Tensor] | None = None,
-    ) -> Crossings:
+    ) -> Crossings[Any]:
         """The same with other states, and with ``times(times, samples)``."""
         when = self.times if times is None else times(self.times, self.samples)
         return Crossings(self.samples, when, states(self.states))
 
 
 @dataclass(frozen=True, repr=False)
-class Solution:
+class Solution(Generic[State]):
     """The result of :meth:`solvers.Solver.solve`.
 
     Attributes:
@@ -125,13 +129,13 @@ class Solution:
         remark: what :class:`SolverError` adds.
     """
 
-    y: Tensor
-    ys: Tensor | None
+    y: State
+    ys: State | None
     stats: Stats
     status: Tensor
     event_time: Tensor | None = None
     event_index: Tensor | None = None
-    events: tuple[Crossings, ...] = ()
+    events: tuple[Crossings[State], ...] = ()
     path: SolutionPath | None = None
     succeeded: bool = False
     remark: str = ""
@@ -156,7 +160,7 @@ class Solution:
         failed = [f"{found[code]} {code.name}" for code in _REASONS if found[code]]
         return ", ".join([f"{found[SUCCESS]} of {whole} succeeded", *failed])
 
-    def mapped(self, states: Callable[[Tensor], Any]) -> Solution:
+    def mapped(self, states: Callable[[State], Any]) -> Solution[Any]:
         """The same with other states; ``states`` is given those of :attr:`y`, of :attr:`ys`, which
         have an axis of times before, of :attr:`events`, and of :attr:`path`."""
         return replace(
@@ -167,7 +171,7 @@ class Solution:
             path=None if self.path is None else self.path.mapped(states),
         )
 
-    def throw(self, more: str = "") -> Solution:
+    def throw(self, more: str = "") -> Solution[State]:
         """Return self where every sample succeeded.
 
         Args:

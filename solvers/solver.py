@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from solvers.checks import check_restarts
 from solvers.fields.base import VectorField
 from solvers.loop.events import Event
 from solvers.loop.problem import Problem
-from solvers.solution import Solution, SolverError
+from solvers.solution import Solution, SolverError, State
 from solvers.transcription import Transcription
 
 Span = tuple[float | Tensor, float | Tensor] | Tensor
@@ -27,8 +27,8 @@ class Solver(ABC):
 
     def solve(
         self,
-        field: VectorField,
-        y0: Tensor,
+        field: Callable[..., State],
+        y0: State,
         t_span: Span = (0.0, 1.0),
         *,
         t_eval: Tensor | Sequence[float] | None = None,
@@ -37,7 +37,7 @@ class Solver(ABC):
         jump_times: Tensor | Sequence[float] | None = None,
         args: tuple[Any, ...] = (),
         throw: bool = True,
-    ) -> Solution:
+    ) -> Solution[State]:
         """Integrate from t0 to t1.
 
         Args:

@@ -80,7 +80,7 @@ class Transcription:
         jumps = _jumps(span, clock, jump_times)
         return cls(Problem(field, y0, span, times, events, dense, jumps, layout), layout, clock)
 
-    def solution(self, found: Solution) -> Solution:
+    def solution(self, found: Solution) -> Solution[Any]:
         """The solution of the problem as the user asked for it."""
         clock = self.clock
         if clock is not None and found.event_time is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +101,13 @@ def solve() -> None:
     assert_type(Heun(steps=2).solve(field, torch.ones(4, 3), (0.0, 0.5), t_eval=[0.2]).y, Tensor)
     assert_type(field.target(torch.zeros(()), torch.ones(4, 3)), Tensor)
     assert_type(solvers.get("heun", steps=3), Solver)
+    pair = torch.ones(4, 3), torch.zeros(4)
+    both = Heun(steps=2).solve(lambda t, y: (-y[0], y[0].sum(1)), pair)
+    assert_type(both.y, tuple[Tensor, Tensor])
+    parts = Tsit5(rtol={"z": 1e-3}).solve(
+        lambda t, y, k: {"z": -k * y["z"]}, {"z": pair[0]}, args=(2.0,)
+    )
+    assert_type(parts.y, dict[str, Tensor])
 
 
 class TwoStage(Method):
@@ -187,7 +195,7 @@ def more_solving() -> None:
     try:
         Tsit5(step_size=PID(max_steps=1)).solve(field, torch.ones(4, 3))
     except SolverError as error:
-        assert_type(error.solution, Solution | None)
+        assert_type(error.solution, Solution[Any] | None)
 
 
 class GRU(RecurrentCell):
