@@ -127,6 +127,11 @@ class TorchDiffEq(Solver):
                 "torchdiffeq's methods take the same t_eval for all samples, shape (M,): take a "
                 "native solver for times of each"
             )
+        if self.method == "scipy_solver" and _times_with_gradient(problem) is not None:
+            raise ValueError(
+                "t_eval requires a gradient, and scipy_solver leaves torch, so that none gets "
+                "back: detach it, or take dopri5"
+            )
         y0, (t0, t1) = problem.y0, problem.t_span
         if y0.numel() == 0:  # whose error torchdiffeq takes for NaN
             ys = None if problem.times is None else y0.expand(len(problem.times), *y0.shape)
@@ -216,18 +221,24 @@ def _asked(problem: Problem) -> list[float]:
     return [t0 if each >= t1 - t0 else t1 - each for each in left]
 
 
+def _times_with_gradient(problem: Problem) -> Tensor | None:
+    """The time that is left at the asked times, where a gradient flows to them."""
+    left = None if problem.times is None else problem.times.of_each
+    return left if left is not None and has_gradient(left) else None
+
+
 def _with_time_gradient(ys: Tensor, field: VectorField, problem: Problem) -> Tensor:
     """The states at times that a gradient flows to, which torchdiffeq's interpolation has none to.
 
     Each after a step over no time, of the Runge-Kutta method of order 4: the same number, whose
     derivatives by the length of the step are those of the solution.
     """
-    times = problem.times
-    if times is None or times.of_each is None or not has_gradient(times.of_each):
+    left = _times_with_gradient(problem)
+    if left is None:
         return ys
     step = RungeKutta(RK4).step
     moved = []
-    for asked, y in zip(problem.t_span[1] - times.of_each.squeeze(1), ys, strict=True):
+    for asked, y in zip(problem.t_span[1] - left.squeeze(1), ys, strict=True):
         t, none = asked.detach(), (asked - asked.detach()).to(y.dtype)
         moved.append(step(field, t, y, none, field(t, y)).y)
     return torch.stack(moved)

@@ -27,7 +27,8 @@ class ParameterisedField:
     """dy/dt = function(t, y, *arguments), where every argument has a row for each sample.
 
     Unlike a closure over those tensors it can be solved for a part of the batch, so that samples
-    that have arrived cost nothing more.
+    that have arrived cost nothing more. (Not with ``args=`` of :meth:`solvers.Solver.solve`, which
+    the function takes after its own: which of those have rows is not said.)
 
     Args:
         function: ``function(t, y, *arguments)``, of the shape and dtype of ``y``; no sample's
@@ -45,8 +46,8 @@ class ParameterisedField:
         self.function = function
         self.arguments = arguments
 
-    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        return self.function(t, y, *self.arguments)
+    def __call__(self, t: Tensor, y: Tensor, *more: Any) -> Tensor:
+        return self.function(t, y, *self.arguments, *more)
 
     def select(self, rows: Rows) -> ParameterisedField:
         return ParameterisedField(self.function, *(value[rows] for value in self.arguments))

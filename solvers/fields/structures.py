@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from solvers.fields.base import check_like
-from solvers.fields.batch_parts import WrappedFunction
+from solvers.fields.batch_parts import WrappedFunction, is_selectable
 
 Key = int | str
+_HALF = {torch.float16, torch.bfloat16}
 
 
 def leaves_of(structure: Any, path: str = "y0") -> Iterator[tuple[str, Any]]:
@@ -87,6 +88,19 @@ class Layout:
         """Of the tensor that has most of them."""
         return max(leaf.ndim for leaf in self.tensors)
 
+    @property
+    def rounding(self) -> Tensor | None:
+        """The rounding of half precision in the parts that have it, ``(N,)``; None without any."""
+        if not any(leaf.dtype in _HALF for leaf in self.tensors):
+            return None
+        return torch.cat(
+            [
+                torch.full((self.width(leaf),), eps, device=leaf.device)
+                for leaf in self.tensors
+                for eps in (torch.finfo(leaf.dtype).eps if leaf.dtype in _HALF else 1e-30,)
+            ]
+        )
+
     def pack(self, structure: Any, what: str = "y0") -> Tensor:
         """One tensor of a structure like the state.
 
@@ -99,13 +113,12 @@ class Layout:
                 f"{what} must have the structure of y0, with {_listed(own)}; it has "
                 f"{_listed(given)}"
             )
-        size = -1 if math.prod(self.batch) else 0
         parts = []
         for path, leaf in own.items():
             value = check_like(given[path], leaf, f"{what}{path}" if path else what)
             if value.is_complex():
                 value = torch.view_as_real(value.resolve_conj())
-            parts.append(value.reshape(*self.batch, size).to(self.dtype))
+            parts.append(value.reshape(*self.batch, self.width(leaf)).to(self.dtype))
         return torch.cat(parts, -1)
 
     def unpack(self, packed: Tensor) -> Any:
@@ -141,8 +154,9 @@ class Layout:
         if isinstance(value, (int, float)):
             return value
         parts = []
+        dtype = torch.promote_types(self.dtype, torch.float32)  # 1e-9 is 0 in float16
         for leaf, own in zip(self.tensors, _prefix(name, self.structure, value), strict=True):
-            number = torch.as_tensor(own, dtype=self.dtype, device=leaf.device)
+            number = torch.as_tensor(own, dtype=dtype, device=leaf.device)
             rows = number.ndim == leaf.ndim and bool(self.batch)
             try:
                 number = number.broadcast_to(leaf.shape[0 if rows else len(self.batch) :])
@@ -219,7 +233,16 @@ def _like_rows(layout: Layout, value: Any, y: Tensor) -> Tensor:
 
 
 class WithArguments(WrappedFunction):
-    """A function of t, y and more, of which the rest is given."""
+    """A function of t, y and more, of which the rest is given.
+
+    It cannot be asked for some samples: which of the rest has rows of them is not known.
+    """
+
+    selectable = False
+
+    @property
+    def independent(self) -> bool:
+        return is_selectable(self.function) or super().independent
 
     def __call__(self, t: Tensor, y: Any) -> Any:
         return cast(Callable[..., Any], self.function)(t, y, *self.settings)

@@ -157,12 +157,17 @@ def _check_explicit(method: Method) -> None:
 
 
 def _slope(field: VectorField, integration: Integration) -> Tensor:
-    """The field's graph at the start, given the time as the steps will give it."""
-    y0, rule = integration.problem.y0.detach(), integration.rule
-    t0 = time_of(integration.problem.t_span[0], 0.0, y0)
-    if not isinstance(rule, BudgetRule) or isinstance(rule.whole(1.0, y0), Tensor):
-        t0 = seen_time(t0.expand(len(y0), *[1] * (y0.ndim - 1)), y0)
-    return field(t0, y0)
+    """The field's graph at the start."""
+    y0 = integration.problem.y0.detach()
+    return field(_as_steps_give(integration.problem.t_span[0], y0, integration.rule), y0)
+
+
+def _as_steps_give(time: float, y: Tensor, rule: StepSizeRule) -> Tensor:
+    """A time that all samples share, as steps of the rule give it to the field."""
+    t = time_of(time, 0.0, y)
+    if isinstance(rule, BudgetRule) and not isinstance(rule.whole(1.0, y), Tensor):
+        return t
+    return seen_time(t.expand(len(y), *[1] * (y.ndim - 1)), y)
 
 
 class _Adjoint:
@@ -357,8 +362,11 @@ def _of_times(
     found = []
     for index, (_, state, grad) in enumerate(zip(given, ys, grad_ys, strict=True)):
         own = cast(Tensor, times.of_each)[index].to(device=state.device)
-        t = (t1 - own).squeeze(0) if asked.shared else _of_rows(t1 - own, state)
-        slope = backwards.problem.field(t.to(state.dtype), state).detach()
+        if asked.shared:
+            t = _as_steps_give(t1 - float(own), state, backwards.rule)
+        else:
+            t = _of_rows(t1 - own, state).to(state.dtype)
+        slope = backwards.problem.field(t, state).detach()
         found.append(-(slope * grad).flatten(1).sum(1).to(given.dtype))
     each = torch.stack(found)
     if asked.shared:

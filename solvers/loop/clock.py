@@ -34,14 +34,15 @@ class Clock:
 
     @classmethod
     def over(cls, t0: Tensor, t1: Tensor) -> Clock:
-        """The clock of a span."""
+        """The clock of a span; over (0, 1) where vmap hides how long it is."""
         span = t1 - t0
-        whole = float(span.detach().abs().max()) or 1.0
+        whole = 1.0 if _hidden(span) else float(span.detach().abs().max()) or 1.0
         return cls(t0, span / whole, whole)
 
     @property
     def forwards(self) -> bool:
-        return bool((self.speed >= 0).all())
+        """Whether no sample is known to go, or may go, backwards."""
+        return not _hidden(self.speed) and bool((self.speed >= 0).all())
 
     def field(self, field: VectorField, y0: Tensor) -> VectorField:
         """The field over s."""
@@ -55,6 +56,23 @@ class Clock:
         """s at the times ``(M,)`` or ``(M, B)`` of the user."""
         still = self.speed == 0  # of a sample whose span is empty
         return ((t - self.t0) / torch.where(still, 1.0, self.speed)).masked_fill(still, 0.0)
+
+    def stands(self, t: Tensor, *, graph: bool) -> Tensor:
+        """Whether the times ``(M, 1)`` or ``(M, B)`` are the start, for a sample that stays there.
+
+        True for any other sample.
+
+        Raises:
+            ValueError: where one stays and a gradient goes to them, of ``graph``, or to t0.
+        """
+        still = self.speed == 0
+        if (graph or has_gradient(self.t0)) and holds(~still) is False:
+            raise ValueError(
+                "t_eval or t0 requires a gradient, which the states at t_eval do not have where "
+                "t0 = t1: detach it, or leave those samples out"
+            )
+        slack = 1e-6 * (self.whole + self.t0.abs())
+        return ~still | ((t - self.t0).abs() <= slack).detach()
 
     def time(self, s: Tensor) -> Tensor:
         """t at s, ``()``, ``(B,)`` or ``(..., B)``, in the type of s."""
@@ -89,13 +107,19 @@ def as_span(t_span: Any, y0: Tensor) -> tuple[float, float] | Clock:
         if first < last:
             return first, last
     start, end = _as_time("t0", t0, y0), _as_time("t1", t1, y0)
-    if start.ndim == end.ndim == 0 and not (has_gradient(start) or has_gradient(end)):
+    follow = has_gradient(start) or has_gradient(end) or _hidden(start) or _hidden(end)
+    if start.ndim == end.ndim == 0 and not follow:
         first, last = float(start), float(end)
         if first < last:
             return first, last
     dtype = time_dtype(y0.device)
     start, end = (t.to(device=y0.device, dtype=dtype) for t in (start, end))
     return Clock.over(*torch.broadcast_tensors(start, end))
+
+
+def _hidden(t: Tensor) -> bool:
+    """Whether the times cannot be read, as under vmap; a compiler goes on beside its graph."""
+    return not torch.compiler.is_compiling() and holds(torch.isfinite(t.detach())) is None
 
 
 def _as_number(name: str, value: Any) -> float:

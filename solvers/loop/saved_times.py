@@ -90,7 +90,15 @@ def as_times(t_eval: Any, y0: Tensor, span: tuple[float, float], clock: Clock | 
     whole = span[1] - span[0]
     # A time that was computed in float32 may miss the end by a rounding.
     values, slack = gone.detach(), 1e-6 * whole
-    if not bool(((values >= -slack) & (values <= whole + slack)).all()):
+    within = (values >= -slack) & (values <= whole + slack)
+    if clock is not None:
+        within = within & clock.stands(asked, graph=graph)
+    if holds(within) is None and not torch.compiler.is_compiling():
+        raise ValueError(
+            "t_eval needs times whose values can be read, which vmap hides: give the solver all "
+            "spans in one batch, t_span of tensors (B,), in place of vmap"
+        )
+    if not bool(within.all()):
         raise ValueError(_OUTSIDE.format(t_eval))
     if bool((values.diff(dim=0) < 0).any()):
         raise ValueError(_OUT_OF_ORDER)

@@ -145,9 +145,10 @@ class PID(StepSizeRule):
 
     def laid_out(self, layout: Layout) -> PID:
         rtol, atol = layout.spread("rtol", self.rtol), layout.spread("atol", self.atol)
-        return replace(self, rtol=rtol, atol=atol)
+        rule, rounding = replace(self, rtol=rtol, atol=atol), layout.rounding
+        return rule if rounding is None else rule.with_rounding(rounding)
 
-    def with_rounding(self, rounding: float) -> PID:
+    def with_rounding(self, rounding: float | Tensor) -> PID:
         return self.with_tolerances(
             _at_least(self.rtol, rounding), _at_least(self.atol, rounding / 8)
         )
@@ -284,13 +285,16 @@ def _compared(value: Any) -> Any:
     if isinstance(value, Tensor):
         return (tuple(value.shape), *value.flatten().tolist())
     if isinstance(value, Mapping):
-        return tuple((key, _compared(part)) for key, part in sorted(value.items()))
+        parts = sorted(value.items(), key=lambda item: repr(item[0]))  # of keys of any kind
+        return tuple((key, _compared(part)) for key, part in parts)
     if isinstance(value, (tuple, list)):
         return tuple(map(_compared, value))
     return value
 
 
-def _at_least(tolerance: Any, smallest: float) -> Any:
+def _at_least(tolerance: Any, smallest: float | Tensor) -> Any:
+    if isinstance(smallest, Tensor):
+        return torch.maximum(torch.as_tensor(tolerance).to(smallest), smallest)
     if isinstance(tolerance, Tensor):
         return tolerance.clamp(min=smallest)
     return max(tolerance, smallest)

@@ -125,8 +125,8 @@ class StepSizeRule(ABC):
         """The same rule for a state that is packed so."""
         return self
 
-    def with_rounding(self: Own, rounding: float) -> Own:
-        """The same rule for fields that round so coarsely."""
+    def with_rounding(self: Own, rounding: float | Tensor) -> Own:
+        """The same rule for fields that round so coarsely, all of the state or each element."""
         return self
 
 

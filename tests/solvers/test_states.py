@@ -234,8 +234,39 @@ def test_a_rule_with_such_tolerances_is_a_value() -> None:
     assert rule == same == pickle.loads(pickle.dumps(rule))
     assert hash(rule) == hash(same)
     assert rule != PID(atol={"a": torch.tensor([1e-3, 1e-5]), "b": 1e-5})
+    assert hash(PID(atol={1: 1e-3, "a": 1e-3})) == hash(PID(atol={"a": 1e-3, 1: 1e-3}))
     assert DormandPrince(step_size=rule) == DormandPrince(step_size=same)
     assert "tensor" in repr(DormandPrince(step_size=rule))
+
+
+def test_parts_without_elements_and_batches_without_samples() -> None:
+    for batch in (0, 1, 3):
+        y0 = {"a": torch.ones(batch, 2, dtype=F64), "b": torch.ones(batch, 0)}
+        field = lambda t, y: {"b": y["b"], "a": -y["a"]}  # noqa: E731
+        solution: Any = TIGHT.solve(field, y0, t_eval=[0.5, 1.0])
+        torch.testing.assert_close(solution.y["a"], y0["a"] * torch.tensor(-1.0).double().exp())
+        assert solution.ys["b"].shape == (2, batch, 0)
+        assert solution.status.shape == (batch,)
+        assert TIGHT.solve(lambda t, z: 1j * z, torch.ones(batch, 2) + 0j).y.shape == (batch, 2)
+
+
+def test_arguments_of_a_field_that_says_its_rows() -> None:
+    """Which arguments have rows is not known: so none are dropped."""
+    rates, y0 = torch.tensor([[1.0], [2.0], [30.0]], dtype=F64), torch.ones(3, 2, dtype=F64)
+    each = torch.tensor([[1.0], [0.5], [0.25]], dtype=F64)
+    field = ParameterisedField(lambda t, y, rate, each: -rate * each * y, rates)
+    y = TIGHT.solve(field, y0, args=(each,)).y
+    torch.testing.assert_close(y, torch.exp(-rates * each).expand(3, 2), **near(1e-7))
+
+
+def test_tolerances_of_half_precision() -> None:
+    """No finer than its rounding, also where other parts are finer, and where they are tensors."""
+    for other in (torch.float16, torch.float32):
+        y0 = (torch.ones(3, 2, dtype=torch.float16), torch.ones(3, 2, dtype=other))
+        solver = DormandPrince(rtol=(torch.tensor([1e-8, 1e-8]), 1e-6), atol=1e-9)
+        solution: Any = solver.solve(lambda t, y: (-y[0], -y[1]), y0)
+        torch.testing.assert_close(solution.y[0], torch.full_like(y0[0], 0.3679), **near(2e-3))
+        assert int(solution.stats.rejected.max()) <= 2
 
 
 def test_tolerances_that_do_not_fit() -> None:

@@ -176,6 +176,36 @@ def test_an_empty_span_is_the_start() -> None:
         assert float(slope) == pytest.approx(3 * math.cos(0.3))
 
 
+def test_times_within_an_empty_span() -> None:
+    """It has one time; and no gradient to it, which would be lost."""
+    y0, t = torch.ones(2, 1, dtype=F64), torch.tensor([0.4], dtype=F64, requires_grad=True)
+    t0, t1 = torch.tensor([0.0, 0.4], dtype=F64), torch.tensor([1.0, 0.4], dtype=F64)
+    ys = Tsit5(rtol=1e-9, atol=1e-9).solve(swing, y0, (t0, t1), t_eval=[0.4]).ys
+    assert ys is not None
+    torch.testing.assert_close(ys.flatten(), exact(y0, t0[:, None], t1[1]).flatten())
+    with pytest.raises(ValueError, match="within the time span"):
+        Tsit5().solve(swing, y0, (t0, t1), t_eval=torch.tensor([[0.4, 0.5]]))
+    for span, asked in (((t0, t1), t), ((0.4, 0.4), t), ((t[0], t[0]), [0.4])):
+        with pytest.raises(ValueError, match="do not have where t0 = t1"):
+            Tsit5().solve(swing, y0, span, t_eval=asked)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=repr)
+def test_asked_times_reach_the_field_as_those_of_steps_do(mode: solvers.GradientMode) -> None:
+    """With axes under error control: y' = W [y, t] has them to join."""
+    weight = torch.tensor([[0.1, 0.5], [-0.5, 0.1], [1.0, 0.2]], dtype=F64)
+    asked = torch.tensor([0.2, 0.7], dtype=F64, requires_grad=True)
+    y0 = torch.tensor([[1.0, 0.0], [0.5, -1.0]], dtype=F64, requires_grad=True)
+    solver = DormandPrince(rtol=1e-10, atol=1e-10, gradient=mode)
+    field = lambda t, y: torch.cat([y, t], 1) @ weight  # noqa: E731
+    ys = solver.solve(field, y0, t_eval=asked).ys
+    assert ys is not None
+    (slopes,) = torch.autograd.grad(ys.sum(), asked)
+    times = asked.detach()[:, None, None].expand(2, 2, 1)
+    expected = (torch.cat([ys.detach(), times], 2) @ weight).sum((1, 2))
+    torch.testing.assert_close(slopes, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_a_leak_in_times_of_its_own() -> None:
     """Semilinear fields stay so, forwards; backwards their leak is refused by name."""
     t1 = torch.tensor([0.5, 1.5], dtype=F64, requires_grad=True)
@@ -237,6 +267,14 @@ def test_events_backwards_and_in_times_of_each_sample() -> None:
         torch.testing.assert_close(slope, torch.ones(2, dtype=F64), rtol=0, atol=1e-6)
 
 
+def test_times_that_scipy_has_no_gradient_to() -> None:
+    """Where the parameters' would be zero beside it."""
+    t = torch.tensor([0.5], dtype=F64, requires_grad=True)
+    solver = solvers.get("torchdiffeq:scipy_solver")
+    with pytest.raises(ValueError, match="scipy_solver leaves torch"):
+        solver.solve(swing, torch.ones(1, 1, dtype=F64), t_eval=t)
+
+
 def test_times_that_are_none() -> None:
     y0, solver = torch.ones(2, 3), Tsit5()
     for span, words in (
@@ -270,6 +308,17 @@ def test_forward_mode_and_functions_of_the_end() -> None:
         assert float(slope) == pytest.approx(-2 * math.exp(-1), abs=1e-3)
     second = torch.func.grad(torch.func.grad(end))(t1)
     assert float(second) == pytest.approx(4 * math.exp(-1), abs=5e-3)
+    many = torch.tensor([0.3, -0.2], dtype=F64)  # whose values vmap hides
+    for found, factor in ((torch.func.vmap(end), 1), (torch.func.vmap(torch.func.grad(end)), -2)):
+        torch.testing.assert_close(found(many), factor * torch.exp(-2 * many), rtol=0, atol=1e-3)
+    leak = SemilinearField(lambda t, y: y / 2, 0.5)
+    for what, words in (
+        (lambda t: solvers.ExponentialEuler(5).solve(leak, y0, (0, t)), "backwards"),
+        (lambda t: solver.solve(swing, y0, (0, t), t_eval=[0.1]), "vmap hides"),
+        (lambda t: Tsit5().solve(swing, y0, (0, t)), "vmap"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            torch.func.vmap(lambda t, what=what: what(t).y)(many)
 
 
 def test_shared_steps_take_gradients_of_times() -> None:
