@@ -61,6 +61,15 @@ class Piece(NamedTuple):
         end = end[which] if isinstance(end, Tensor) else end
         return Piece(path.select(which), which if rows is None else rows[which], end)
 
+    def of_those(self, counted: Tensor) -> Piece:
+        """The piece of the samples that count, bool ``(B,)``."""
+        rows = self.rows
+        if rows is None:
+            rows = torch.arange(len(counted), device=counted.device)
+        which = counted[rows].nonzero().view(-1)
+        end = self.end[which] if isinstance(self.end, Tensor) else self.end
+        return Piece(self.path.select(which), rows[which], end)
+
 
 class _Steps(NamedTuple):
     """All steps, found by sample and number.
@@ -270,6 +279,36 @@ class SolutionPath:
         states = _states_at(paths, rows, theta.reshape(-1, *columns).to(self.y0.dtype))
         states = states.view(*t.shape, *self.y0.shape[1:])
         return torch.where(known.t().reshape(*t.shape, *columns), states, torch.nan)
+
+
+def joined(
+    parts: Sequence[tuple[SolutionPath, Tensor | None, Tensor | None]], span: tuple[float, float]
+) -> SolutionPath:
+    """The path of a solve that was made in parts, one after the other.
+
+    Args:
+        parts: of each its path; the places in the batch of its samples, None where all are there;
+            and which of these count, bool, None for all. The first has all.
+        span: of the whole.
+    """
+    first = parts[0][0]
+    pieces: list[Piece] = []
+    until = first.until
+    for path, rows, counted in parts:
+        for piece in path.pieces:
+            if rows is not None:
+                own = rows if piece.rows is None else rows[piece.rows]
+                pieces.append(piece._replace(rows=own))
+            else:
+                pieces.append(piece if counted is None else piece.of_those(counted))
+        if until is not None and path.until is not None and path is not first:
+            stops = path.until
+            if rows is not None:
+                stops = until.index_copy(0, rows, stops)
+            elif counted is not None:
+                stops = torch.where(counted, stops, until)
+            until = stops
+    return replace(first, pieces=tuple(pieces), span=span, until=until)
 
 
 def _alike(one: Callable[..., Tensor], other: Callable[..., Tensor]) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from solvers.checks import check_restarts
 from solvers.fields.base import VectorField
 from solvers.loop.events import Event
+from solvers.loop.jumps import solve_between_jumps
 from solvers.loop.problem import Problem
 from solvers.solution import Solution, SolverError, State
 from solvers.transcription import Transcription
@@ -75,9 +76,7 @@ class Solver(ABC):
             field, y0, t_span, t_eval=t_eval, event=event, args=args, dense=dense,
             jump_times=jump_times,
         )  # fmt: skip
-        if asked.problem.jumps:
-            raise ValueError("jump_times is still to come")
-        solution = asked.solution(self.solve_problem(asked.problem))
+        solution = asked.solution(solve_between_jumps(self, asked.problem))
         return solution.throw("throw=False returns the statuses instead.") if throw else solution
 
     @abstractmethod

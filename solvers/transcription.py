@@ -78,7 +78,10 @@ class Transcription:
             events = _around(events, clock.function)
         times = None if t_eval is None else as_times(t_eval, y0, span, clock)
         jumps = _jumps(span, clock, jump_times)
-        return cls(Problem(field, y0, span, times, events, dense, jumps, layout), layout, clock)
+        problem = Problem(field, y0, span, times, events, dense, jumps, layout=layout)
+        if jumps and clock is not None:
+            problem = replace(problem, reach=clock.reach)
+        return cls(problem, layout, clock)
 
     def solution(self, found: Solution) -> Solution[Any]:
         """The solution of the problem as the user asked for it."""

@@ -52,8 +52,11 @@ class Recorder(Solver):
         self._generator = torch.Generator().manual_seed(seed)
 
     def with_steps(self, steps: int) -> Recorder:
+        solver = self.solver.with_steps(steps)
+        if solver is self.solver:
+            return self
         other = copy(self)
-        other.solver = self.solver.with_steps(steps)
+        other.solver = solver
         return other
 
     def solve_problem(self, problem: Problem) -> Solution:

@@ -44,6 +44,12 @@ class Clock:
         """Whether no sample is known to go, or may go, backwards."""
         return not _hidden(self.speed) and bool((self.speed >= 0).all())
 
+    @property
+    def reach(self) -> float:
+        """The largest size of a time of the user's."""
+        ends = torch.stack([self.t0, self.t0 + self.speed * self.whole])
+        return float(ends.detach().abs().max())
+
     def field(self, field: VectorField, y0: Tensor) -> VectorField:
         """The field over s."""
         return in_own_time(field, self.t0, self.speed, y0, forwards=self.forwards)

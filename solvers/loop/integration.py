@@ -282,7 +282,9 @@ class Integration:
         t1, y = self.problem.t_span[1], after.y
         start, end = (times_of(t1, x.control.remaining, y) for x in (at, after))
         now = self._event_values(at.events, seen_time(end, y), y)
-        started = torch.zeros_like(taken) if at.accepted is None else at.accepted > 0
+        started = torch.full_like(taken, self.problem.resumed)
+        if at.accepted is not None:
+            started = started | (at.accepted > 0)
         rows = torch.arange(len(taken), device=taken.device) if at.rows is None else at.rows
         whole = StepTaken(_path(at, step), start, taken, started, rows)
         y, stops, crossed = meet_events(

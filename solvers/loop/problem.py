@@ -27,6 +27,9 @@ class Problem:
         jumps: times inside of the span or at its ends where the field jumps, increasing.
             :meth:`solvers.Solver.solve` solves from one to the next, so that none of them reaches
             :meth:`solvers.Solver.solve_problem`.
+        reach: how large the user's times are where the loop's are others, which jumps are told
+            apart by.
+        resumed: whether the solve goes on from another, to whose end events were looked for.
         layout: of what the user has for a state, where that is not a real tensor.
     """
 
@@ -37,6 +40,8 @@ class Problem:
     events: tuple[Event, ...] = ()
     dense: bool = False
     jumps: tuple[float, ...] = ()
+    reach: float = 0.0
+    resumed: bool = False
     layout: Layout | None = None
 
     @property
