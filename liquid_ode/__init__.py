@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from liquid_ode._sibling import refuse_other_solvers
+
 __version__ = "0.1.0"
+refuse_other_solvers()
 
 __all__ = [
     "DDIM",
@@ -50,6 +53,7 @@ __all__ = [
     "create_model",
     "from_ncps",
     "image_to_image",
+    "load_pretrained",
     "load_run",
     "model_names",
     "slerp",
@@ -102,7 +106,7 @@ if TYPE_CHECKING:  # what type checkers see
         train_sampler,
     )
     from liquid_ode.models import create_model, model_names
-    from liquid_ode.training import TrainConfig, load_run, train
+    from liquid_ode.training import TrainConfig, load_pretrained, load_run, train
 else:  # what Python does; hidden from type checkers, to which it would make any name valid
     from importlib import import_module
 

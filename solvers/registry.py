@@ -148,7 +148,7 @@ def _learned(
     if not path:
         raise ValueError(
             "the solver 'learned' needs the file of its trained coefficients: name it as "
-            "learned:PATH, or as the option path. examples/train_solver.py makes one"
+            "learned:PATH, or as the option path. liquid-ode train-solver makes one"
         )
     return LearnedSolver.load(path, steps, gradient=_gradient(gradient))
 

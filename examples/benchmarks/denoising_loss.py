@@ -20,7 +20,7 @@ from liquid_ode.evaluation import denoising_loss
 from liquid_ode.training import load_run
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # examples/, where studies is
-from studies.run_data import of_run, some
+from liquid_ode.measuring.run_data import of_run, some
 
 
 def main() -> None:

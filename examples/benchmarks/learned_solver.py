@@ -26,8 +26,8 @@ from timing import interleaved
 import solvers
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # examples/, where studies is
-from studies import equal_evaluations
-from studies.cell_problems import cell_problems
+from liquid_ode.measuring import equal_evaluations
+from liquid_ode.measuring.cell_problems import cell_problems
 
 
 def random_problem(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # examples/, where studies is
-from studies.machine import environment
+from liquid_ode.measuring.machine import environment
 
 
 def report(title: str, rows: Sequence[Mapping[str, Any]], path: Path | None) -> None:

@@ -33,10 +33,10 @@ from liquid_ode.training.machine import (
 )
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # examples/, where studies is
-from studies.evaluation import Plan, draw
-from studies.evaluation_tables import as_table
-from studies.machine import environment
-from studies.run_data import of_run
+from liquid_ode.measuring.evaluation import Plan, draw
+from liquid_ode.measuring.machine import environment
+from liquid_ode.measuring.run_data import of_run
+from liquid_ode.measuring.tables import as_table
 
 SETTINGS = [
     "--steps 50",

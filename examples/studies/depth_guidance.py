@@ -27,7 +27,7 @@ from liquid_ode.training.cli import run_reporting_errors
 from liquid_ode.training.machine import keep_freed_memory
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # examples/, where studies is
-from studies.machine import environment
+from liquid_ode.measuring.machine import environment
 
 
 def main() -> int:

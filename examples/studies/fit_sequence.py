@@ -37,8 +37,8 @@ from liquid_ode.training.cli import run_reporting_errors
 from solvers.storage import write_atomically
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # examples/, where studies is
+from liquid_ode.measuring.machine import environment
 from studies.equal_parameters import Size, equal_sizes
-from studies.machine import environment
 from studies.sequence_tasks import TASKS, Reader, Task
 from studies.sequences import Sequences
 

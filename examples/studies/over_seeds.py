@@ -23,7 +23,7 @@ from liquid_ode.training import TrainConfig, load_config
 from liquid_ode.training.cli import run_reporting_errors
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # examples/, where studies is
-from studies.evaluation_tables import as_table
+from liquid_ode.measuring.tables import as_table
 
 RECORD = "ddim-steps50-seed0-n10000"
 

@@ -43,8 +43,8 @@ from liquid_ode.training.machine import (
 from solvers.storage import write_atomically
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # examples/, where studies is
+from liquid_ode.measuring.machine import environment
 from studies import vision_plots as plots
-from studies.machine import environment
 from studies.vision_model import Classifier, LiquidBlock, ResidualBlock, time_constants
 
 MARGIN = 4  # pixels by which an image is shifted at most

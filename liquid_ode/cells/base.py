@@ -57,6 +57,14 @@ class RecurrentCell(Wired, ABC):
         check_fits(wiring, input_size, hidden_size)
         self.wiring = wiring
 
+    def extra_repr(self) -> str:
+        wiring = "" if self.wiring is None else f", wiring={self.wiring}"
+        return f"{self.input_size}, {self.hidden_size}{wiring}"
+
+    def __repr__(self) -> str:
+        """One line, without the layers inside, so that a network of cells can be read."""
+        return f"{type(self).__name__}({self.extra_repr()})"
+
     @abstractmethod
     def flow(self, x: Tensor, h0: Tensor | None, duration: float | Tensor) -> Tensor:
         """The states after each of T inputs, of arguments that have been checked.

@@ -101,6 +101,17 @@ class GaussianDiffusion(nn.Module):
         self.sigmas = self.schedule.sigmas.to(self.sigmas.device)
         return self
 
+    def __repr__(self) -> str:
+        """A line for each part; a model of many lines is named with its size alone."""
+        model = repr(self.model)
+        if "\n" in model:
+            count = sum(parameter.numel() for parameter in self.model.parameters())
+            model = f"{type(self.model).__name__}({count:,} parameters)"
+        return (
+            f"GaussianDiffusion(\n  model={model},\n  schedule={self.schedule!r},\n"
+            f"  prediction={self.prediction!r},\n  weighting={self.weighting!r},\n)"
+        )
+
     @property
     def num_classes(self) -> int | None:
         """How many classes the model knows; None for a model without classes."""

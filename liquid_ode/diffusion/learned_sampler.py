@@ -148,7 +148,7 @@ class LearnedSampler(nn.Module, Sampler):
         if misfits:
             raise ValueError(
                 f"the learned sampler was trained on another diffusion: {'; '.join(misfits)}. "
-                "Train one on this: examples/train_sampler.py"
+                "Train one on this: liquid-ode train-sampler"
             )
 
     def save(self, path: str | Path) -> Path:
@@ -184,7 +184,7 @@ class LearnedSampler(nn.Module, Sampler):
         except StorageError as error:
             raise ValueError(
                 f"{error}. Give a file that LearnedSampler.save wrote, or train a sampler with "
-                "examples/train_sampler.py"
+                "liquid-ode train-sampler"
             ) from error
         try:
             check_count("evaluations", header["evaluations"])

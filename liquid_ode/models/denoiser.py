@@ -57,6 +57,12 @@ class Denoiser(nn.Module):
         # What is mostly noise is best predicted by the image itself, scaled by the time step.
         self.skip = zeroed(nn.Linear(conditioning, image_channels))
 
+    def __repr__(self) -> str:
+        """One line: what it is and how large; ``named_modules`` has all that is inside."""
+        count = sum(parameter.numel() for parameter in self.parameters())
+        classes = "" if self.num_classes is None else f", num_classes={self.num_classes}"
+        return f"{type(self).__name__}({count:,} parameters{classes})"
+
     @property
     def reduction(self) -> int:
         """Full images are so many times as large, a side, as those that the model works on now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from liquid_ode.arguments import did_you_mean
 from liquid_ode.models.denoiser import Denoiser
 from liquid_ode.models.improved import ImprovedLiquid
 from liquid_ode.models.inspired import InspiredConv
@@ -72,5 +73,8 @@ def create_model(
 
 def _model(name: str) -> type[Denoiser]:
     if name not in _MODELS:
-        raise ValueError(f"unknown model {name!r}; choose one of {', '.join(model_names())}")
+        raise ValueError(
+            f"unknown model {name!r}{did_you_mean(name, _MODELS)}; choose one of "
+            f"{', '.join(model_names())}"
+        )
     return _MODELS[name]

@@ -64,7 +64,7 @@ class Run:
         record: all of its config.json.
         metrics: the lines of its metrics.
         measurements: those of what was measured meanwhile.
-        evaluations: the records of ``examples/evaluate.py`` in its directory.
+        evaluations: the records of ``liquid-ode evaluate`` in its directory.
         grids: its sample grids, by the number of their epoch.
         drawn: what its model draws; None where it was not asked for.
     """
@@ -108,7 +108,7 @@ def read_run(path: str | Path) -> Run:
         record=record,
         metrics=metrics,
         measurements=measured,
-        evaluations=_evaluations(run.path),
+        evaluations=_evaluations(run),
         grids=grids,
     )
 
@@ -119,10 +119,11 @@ def named_apart(runs: list[Run]) -> list[Run]:
     return [replace(run, name=str(run.path)) if names.count(run.name) > 1 else run for run in runs]
 
 
-def _evaluations(path: Path) -> list[dict[str, Any]]:
+def _evaluations(run: RunDirectory) -> list[dict[str, Any]]:
     """The records of evaluations, the oldest first; what cannot be read is left out."""
     found = []
-    for file in sorted(path.glob("evaluation*.json"), key=lambda file: file.stat().st_mtime):
+    files = [file for place in {run.path, run.outputs} for file in place.glob("evaluation*.json")]
+    for file in sorted(files, key=lambda file: file.stat().st_mtime):
         try:
             record = json.loads(file.read_text())
         except (OSError, ValueError):

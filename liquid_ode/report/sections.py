@@ -129,7 +129,7 @@ def _is_number(record: Mapping[str, Any], name: str) -> bool:
 
 
 def evaluations(runs: Sequence[Run]) -> str:
-    """What ``examples/evaluate.py`` has found of the runs."""
+    """What ``liquid-ode evaluate`` has found of the runs."""
     found = [(run, record) for run in runs for record in run.evaluations]
     distances = [[run.name, *_distances(rec)] for run, rec in found if "images" in rec]
     # The loss does not depend on how samples are drawn: the newest record of each of the weights.

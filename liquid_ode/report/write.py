@@ -10,6 +10,7 @@ import liquid_ode
 from liquid_ode.report import elements, sections
 from liquid_ode.report.gather import Run, draw, named_apart, read_run
 from liquid_ode.report.settings import facts_table, settings_tables, warnings
+from liquid_ode.training.run_directory import RunDirectory
 from solvers.storage import write_atomically
 
 
@@ -30,7 +31,7 @@ def write_reports(
     draws now, with the same seeds in all runs.
 
     Args:
-        runs: the run directories.
+        runs: the run directories, or ``pretrained:NAME``.
         output: where to write the page of a single run, or the comparison; by default
             ``RUN/report.html`` and ``comparison.html``. The pages of several runs are always in
             their directories.
@@ -53,7 +54,7 @@ def write_reports(
         raise ValueError("a report needs at least one run")
     if n < 0 or steps < 1:
         raise ValueError(f"n must be at least 0 and steps at least 1, got {n} and {steps}")
-    places = [Path(run).resolve() for run in runs]
+    places = [RunDirectory(run).path.resolve() for run in runs]
     twice = [str(run) for run, place in zip(runs, places, strict=True) if places.count(place) > 1]
     if twice:
         raise ValueError(f"a run is named twice: {', '.join(twice)}")
@@ -66,9 +67,10 @@ def write_reports(
             for run in found
         ]
     alone = len(found) == 1
+    homes = [RunDirectory(run.path).outputs / "report.html" for run in found]
     pages = [
-        _write(Path(output) if alone and output else run.path / "report.html", run_page(run))
-        for run in found
+        _write(Path(output) if alone and output else home, run_page(run))
+        for run, home in zip(found, homes, strict=True)
     ]
     if not alone:
         pages.append(_write(Path(output or "comparison.html"), comparison_page(found)))

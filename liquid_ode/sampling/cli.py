@@ -57,9 +57,9 @@ from liquid_ode.training.run_directory import RunDirectory
 _CELL_OPTIONS = ["solver", "solver_option", "solver_steps", *TOLERANCES, "warm_start"]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
     """Sample as the arguments say; returns the exit status."""
-    options = make_parser().parse_args(arguments)
+    options = make_parser(prog).parse(arguments)
     return run_reporting_errors(lambda: sample(options))
 
 
@@ -118,7 +118,7 @@ def sample(options: argparse.Namespace) -> None:
     outputs = open_outputs(options, _record(options, job, weights))
 
     solver = f", solver {options.solver or config.solver}" if config.has_cells else ""
-    print(f"model    {config.model} of {options.run_dir} ({options.weights} weights){solver}")
+    print(f"model    {config.model} of {run.title} ({options.weights} weights){solver}")
     number = "float32" if options.precision == "no" else options.precision
     print(f"sampler  {job.sampler}, {device}, {number}")
     if options.class_label and classes is not None:
@@ -236,7 +236,7 @@ def open_outputs(options: argparse.Namespace, record: dict[str, Any]) -> list[tu
     if options.npz is not None:
         found.append(("array", ArrayOutput(options.npz, in_bulk, options.n)))
     columns, whole = math.ceil(math.sqrt(options.n)), {**record, "n": options.n}
-    default = options.run_dir / name_of(options)
+    default = RunDirectory(options.run_dir).outputs / name_of(options)
     if options.output is not None or not found:
         grid = options.output or free_path(default.with_name(default.name + ".png"), whole)
         found.append(("grid", GridOutput(grid, columns, whole)))

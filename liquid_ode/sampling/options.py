@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import solvers
+from liquid_ode.arguments import did_you_mean
 from liquid_ode.diffusion import (
     DDIM,
     DDPM,
@@ -41,7 +42,7 @@ OWN_OPTIONS = {
     "heun": ["churn"],
 }  # fmt: skip
 SAMPLERS = list(OWN_OPTIONS)
-LEARNED = "learned:"  # before the path of a file that examples/train_sampler.py wrote
+LEARNED = "learned:"  # before the path of a file that liquid-ode train-sampler wrote
 GRIDS = ["trailing", "karras", "log-snr"]
 _USUAL = {"ddim": "trailing", "ddpm": "trailing", "dpm-solver++": "trailing", "heun": "karras"}
 _STEPS = {"ddim": 50, "dpm-solver++": 20, "heun": 18, "probability-flow": 50}
@@ -92,6 +93,7 @@ def choose_sampler(options: argparse.Namespace) -> Sampler:
     if name not in SAMPLERS:
         raise ValueError(
             f"--sampler must be one of {', '.join(SAMPLERS)} or {LEARNED}PATH, not {name!r}"
+            f"{did_you_mean(name, SAMPLERS)}"
         )
     for other, own in OWN_OPTIONS.items():
         if other != name:
@@ -197,7 +199,8 @@ def _label(word: str, num_classes: int, names: list[str]) -> int:
     if re.fullmatch(r"[0-9]+", word) and int(word) < num_classes:
         return int(word)
     known = f"0 to {num_classes - 1}" + (f", or {', '.join(names)}" if names else "")
-    raise ValueError(f"--class-label must be one of {known}; not {word!r}")
+    guess = did_you_mean(word, names)
+    raise ValueError(f"--class-label must be one of {known}; not {word!r}{guess}")
 
 
 def choose_guidance(options: argparse.Namespace, diffusion: GaussianDiffusion) -> Guidance:

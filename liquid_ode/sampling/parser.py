@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import solvers
+from liquid_ode.arguments import A_RUN, Parser
 from liquid_ode.sampling.options import GRIDS, LEARNED, SAMPLERS
 from liquid_ode.training.cli import TOLERANCES, add_solver_steps, add_tolerances, key_value
 from liquid_ode.training.machine import PRECISIONS
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Sample images from a trained run.", allow_abbrev=False
-    )
+def make_parser(prog: str | None = None) -> Parser:
+    parser = Parser(prog=prog, description="Sample images from a trained run.", allow_abbrev=False)
     add = parser.add_argument
-    add("run_dir", metavar="RUN_DIR", type=Path, help="the directory of a trained run")
+    add(
+        "run_dir", metavar="RUN_DIR", type=Path,
+        help=f"{A_RUN} (see liquid-ode pretrained), whose images go to runs/pretrained-NAME",
+    )  # fmt: skip
     add("-n", type=int, default=64, metavar="N", help="how many images (default: 64)")
     add(
         "--seed", type=int, default=0, metavar="N",
@@ -67,7 +69,7 @@ def _add_sampler(group: Any) -> None:
     add(
         "--sampler", default="ddim", metavar="NAME",
         help=f"one of {', '.join(SAMPLERS)}, or {LEARNED}PATH, a file of "
-        "examples/train_sampler.py (default: ddim)",
+        "liquid-ode train-sampler (default: ddim)",
     )  # fmt: skip
     add(
         "--steps", type=int, metavar="N",

@@ -7,7 +7,7 @@ diffusion = load_run(run)
 from liquid_ode.training.config import PRESETS, TrainConfig
 from liquid_ode.training.errors import CheckpointError, Interrupted, TrainingError
 from liquid_ode.training.evaluating import EpochEvaluation
-from liquid_ode.training.loading import load_config, load_run
+from liquid_ode.training.loading import load_config, load_pretrained, load_run
 from liquid_ode.training.lock import InUseError
 from liquid_ode.training.reporting import ConsoleReporter, Moment, Reporter
 from liquid_ode.training.run import train
@@ -25,6 +25,7 @@ __all__ = [
     "TrainConfig",
     "TrainingError",
     "load_config",
+    "load_pretrained",
     "load_run",
     "share_run",
     "train",

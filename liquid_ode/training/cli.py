@@ -19,11 +19,14 @@ from typing import Any
 import torch
 
 import solvers
+from liquid_ode.arguments import Parser, options_of_each, options_shown
 from liquid_ode.data import DataError
 from liquid_ode.diffusion import SamplingError
-from liquid_ode.training.config import PRESETS, TrainConfig
+from liquid_ode.models import model_names, model_options
+from liquid_ode.training.config import FREE, PRESETS, TrainConfig
 from liquid_ode.training.errors import CheckpointError, TrainingError
 from liquid_ode.training.machine import keep_freed_memory
+from liquid_ode.training.names import nearest_preset
 from liquid_ode.training.run import train
 from liquid_ode.training.run_directory import RunDirectory
 
@@ -33,9 +36,9 @@ TOLERANCES = {"rtol": "relative", "atol": "absolute"}
 _UNSET = ("none", "None")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
     """Train as the arguments say; returns the exit status."""
-    return run_reporting_errors(lambda: _train(arguments))
+    return run_reporting_errors(lambda: _train(arguments, prog))
 
 
 def run_reporting_errors(command: Callable[[], None]) -> int:
@@ -74,8 +77,8 @@ def _messages_shown() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _train(arguments: Sequence[str] | None) -> None:
-    given = parse(arguments)
+def _train(arguments: Sequence[str] | None, prog: str | None) -> None:
+    given = parse(arguments, prog)
     resume, preset = given.pop("resume", None), given.pop("preset", "improved")
     if resume is None:
         config = TrainConfig.from_preset(preset, **given)
@@ -91,6 +94,42 @@ def _train(arguments: Sequence[str] | None) -> None:
         print_results(run_dir)
 
 
+def arguments_of(config: TrainConfig) -> list[str]:
+    """What to call the command with for a run of these settings: a preset, and what differs.
+
+    What the weights do not depend on is left out, and so is the precision, which a machine
+    chooses.
+    """
+    tied = {name: value for name, value in config.to_dict().items() if name not in FREE}
+    plain = TrainConfig().to_dict()
+    # An option that a preset gives cannot be taken back, but only given another value.
+    kept = [
+        name
+        for name, preset in PRESETS.items()
+        if all(preset.get(pairs, {}).keys() <= tied[pairs].keys() for pairs in _PAIRS)
+    ]
+    preset, start = nearest_preset(tied, {name: plain[name] for name in tied}, kept)
+    words = ["--preset", preset] if preset in PRESETS else ["--model", config.model]
+    for name, value in tied.items():
+        if name in ("model", "precision") or value == start[name]:
+            continue
+        if name in _PAIRS:
+            new = {key: x for key, x in value.items() if start[name].get(key) != x}
+            words += [word for key, x in new.items() for word in (_PAIRS[name], f"{key}={x}")]
+            continue
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            words += [flag, *map(str, value if isinstance(value, list) else [value])]
+    return [*words, *_places_of(config)]
+
+
+def _places_of(config: TrainConfig) -> list[str]:
+    data = [] if config.data == "cifar10" else ["--data", config.data]
+    return data if config.init_from is None else [*data, "--init-from", config.init_from]
+
+
 def print_results(run_dir: Path) -> None:
     """Say where the results are, and how to sample more."""
     run = RunDirectory(run_dir)
@@ -99,16 +138,16 @@ def print_results(run_dir: Path) -> None:
         print(f"samples  {grid}")
     print(f"loss     {run.loss_plot}")
     print(f"weights  {run.weights('ema')} (averaged), {run.weights('model').name} (last step)")
-    print(f"more     python examples/sample.py {shlex.quote(str(run_dir))}")
+    print(f"more     liquid-ode sample {shlex.quote(str(run_dir))}")
 
 
-def parse(arguments: Sequence[str] | None) -> dict[str, Any]:
+def parse(arguments: Sequence[str] | None, prog: str | None = None) -> dict[str, Any]:
     """The settings that were given, by field name, with ``preset`` and ``resume`` among them."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = Parser(prog=prog, add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=list(PRESETS), default="improved")
     preset = first.parse_known_args(arguments)[0].preset
-    parser = make_parser(preset)
-    given = vars(parser.parse_args(arguments))
+    parser = make_parser(preset, prog)
+    given = vars(parser.parse(arguments))
     if "preset" in given and "resume" in given:
         parser.error("--preset and --resume exclude each other: the run has its settings")
     if "output" in given and "resume" in given:
@@ -126,9 +165,10 @@ def parse(arguments: Sequence[str] | None) -> dict[str, Any]:
     return given
 
 
-def make_parser(preset: str = "improved") -> argparse.ArgumentParser:
+def make_parser(preset: str = "improved", prog: str | None = None) -> Parser:
     """The parser, whose help shows the defaults of ``preset``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
+        prog=prog,
         description="Train an image diffusion model. Without options: the specification's "
         "'improved' system on CIFAR-10. The defaults shown are those of the preset "
         f"'{preset}'.",
@@ -144,6 +184,19 @@ def make_parser(preset: str = "improved") -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", metavar="RUN_DIR", help="go on with a run that was stopped (default: a new run)"
     )
+    parser.epilog = "\n\n".join(
+        [
+            options_of_each(
+                "options of each model, as --model-option KEY=VALUE (more: liquid-ode models NAME)",
+                {name: options_shown(_own_options(name)) for name in model_names()},
+            ),
+            options_of_each(
+                "options of each solver, as --solver-option KEY=VALUE (more: liquid-ode solvers "
+                "NAME); the steps of a model's cells are --solver-steps",
+                {name: options_shown(solvers.options(name)) for name in solvers.names()},
+            ),
+        ]
+    )
     defaults = TrainConfig.from_preset(preset)
     hints = typing.get_type_hints(TrainConfig)
     groups: dict[str, Any] = {}
@@ -157,6 +210,11 @@ def make_parser(preset: str = "improved") -> argparse.ArgumentParser:
         if field.name == "solver_options":
             add_tolerances(groups[section])
     return parser
+
+
+def _own_options(model: str) -> dict[str, Any]:
+    """The options of a model; what belongs to the images has an option of its own."""
+    return {key: x for key, x in model_options(model).items() if key != "image_channels"}
 
 
 def _add_option(group: Any, field: dataclasses.Field[Any], hint: Any, default: Any) -> None:

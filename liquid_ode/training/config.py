@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import textwrap
 import typing
 from dataclasses import dataclass, fields
 from typing import Any
 
 import solvers
+from liquid_ode.arguments import did_you_mean
 from liquid_ode.data import CHANNELS, parse_size, written_size
 from liquid_ode.models import model_names, model_options
 from liquid_ode.training.averages import LONGEST, length_of
@@ -33,8 +35,6 @@ def is_object(name: Any) -> bool:
 @dataclass(frozen=True)
 class TrainConfig:
     """The settings of one training run; the defaults are the specification's ``improved`` system.
-
-    Each field's meaning is in its ``metadata["help"]``, which is what ``--help`` prints.
 
     Raises:
         ValueError: a value has the wrong type, is out of range, or is not a known name; the
@@ -204,7 +204,8 @@ class TrainConfig:
         False, "also write the metrics for TensorBoard", section="run", free=True
     )
     init_from: str | None = setting(
-        None, "start from the weights of another run, in this directory", section="run",
+        None, "start from the weights of another run: its directory, or pretrained:NAME",
+        section="run",
         unset="new weights", place=True,
     )  # fmt: skip
     init_weights: str = setting(
@@ -220,6 +221,15 @@ class TrainConfig:
         unset="in runs/, named after the settings",
         free=True,
     )
+
+    def __repr__(self) -> str:
+        """The settings that are not the defaults."""
+        shown = [
+            f"{field.name}={value!r}"
+            for field in fields(self)
+            if (value := getattr(self, field.name)) != _default(field)
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
@@ -306,7 +316,10 @@ class TrainConfig:
             ValueError: there is no such preset, or a setting is unknown or not valid.
         """
         if name not in PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
+            raise ValueError(
+                f"preset must be one of {', '.join(PRESETS)}, got {name!r}"
+                f"{did_you_mean(name, PRESETS)}"
+            )
         return cls.from_dict({**PRESETS[name], **settings})
 
     @classmethod
@@ -372,6 +385,28 @@ class TrainConfig:
     def has_cells(self) -> bool:
         """Whether the model has liquid cells, and so a use for the solver."""
         return not is_object(self.model) and "steps" in model_options(self.model)
+
+
+def _documented() -> str:
+    """What ``help`` shows of the settings: the same words as ``liquid-ode train --help``."""
+    lines, section = [], ""
+    for field in fields(TrainConfig):
+        if field.metadata["section"] != section:
+            section = field.metadata["section"]
+            lines.append(f"\n    {section.capitalize()}:")
+        value = _default(field)
+        shown = field.metadata["unset"] if value is None else repr(value)
+        text = f"{field.name}: {field.metadata['help']} (default: {shown})"
+        lines.append(textwrap.fill(text, 96, initial_indent=" " * 8, subsequent_indent=" " * 12))
+    return "\n".join(lines)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
+
+
+TrainConfig.__doc__ = f"{(TrainConfig.__doc__ or '').rstrip()}\n{_documented()}\n"
 
 
 def _marked(*marks: str) -> frozenset[str]:

@@ -38,7 +38,7 @@ def sample_grid(
     return sampler.sample(
         diffusion,
         config.samples,
-        seeds=config.seed,  # as `examples/sample.py --seed` counts them
+        seeds=config.seed,  # as `liquid-ode sample --seed` counts them
         class_labels=labels,
         guidance_scale=config.sample_guidance,
         image_shape=shape_now(config, diffusion.model),

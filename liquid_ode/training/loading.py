@@ -11,6 +11,7 @@ from torch import nn
 
 import solvers
 from liquid_ode.diffusion import GaussianDiffusion
+from liquid_ode.trained import trained_run
 from liquid_ode.training.build import build_diffusion, build_model, describe_model
 from liquid_ode.training.checkpoint import check_description, check_fit
 from liquid_ode.training.config import TrainConfig, is_object
@@ -41,7 +42,7 @@ def load_run(
     """The trained model of a run, in evaluation mode, with another solver if one is given.
 
     Args:
-        run_dir: the run directory.
+        run_dir: the run directory, or ``pretrained:NAME``.
         solver: drives the cells in place of the run's own: a solver, or the name of one. Its
             number of steps is that of each scale: see ``solver_steps``.
         solver_steps: solver steps of the model's cells in place of the run's own: its option
@@ -78,7 +79,7 @@ def load_run(
     if model is None:
         model = build_model(config, num_classes, chosen)
 
-    what = f"{weights} of {run.path}"
+    what = f"{weights} of {run.title}"
     header, tensors = read_weights(run, weights)
     whose = f"model {config.model!r} of {run.config}"
     check_description(header.get("model"), describe_model(config, num_classes), what, whose)
@@ -97,6 +98,34 @@ def load_run(
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
     return build_diffusion(config, model).eval()
+
+
+def load_pretrained(
+    name: str,
+    *,
+    solver: str | solvers.Solver | None = None,
+    solver_steps: int | Sequence[int] | None = None,
+    device: str | torch.device | None = None,
+) -> GaussianDiffusion:
+    """A trained model that comes with the package, in evaluation mode: nothing is fetched.
+
+    >>> import liquid_ode
+    >>> liquid_ode.load_pretrained("unet", device="cpu").schedule
+    CosineSchedule(num_steps=1000, s=0.008, max_beta=0.999)
+
+    Args:
+        name: ``improved``, ``original``, ``unet`` or ``liquid_unet``; or one of
+            :func:`liquid_ode.trained.trained_runs`. ``liquid-ode pretrained`` lists them with what
+            they measure and the commands that made them.
+        solver: drives the cells in place of the run's own; as of :func:`load_run`.
+        solver_steps: solver steps of the cells in place of the run's own.
+        device: where to put it; the best there is if None.
+
+    Raises:
+        ValueError: there is no such run, or an unknown solver or device.
+        CheckpointError: the weights are not those that were measured: their SHA-256 is another.
+    """
+    return load_run(trained_run(name), solver=solver, solver_steps=solver_steps, device=device)
 
 
 def _of_solver(name: str) -> bool:

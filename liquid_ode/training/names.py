@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -24,7 +24,7 @@ def run_name(
         defaults: of the same settings.
         parts: what the name has after the preset in any case (the solver), by its setting.
     """
-    base, start = _nearest(settings, {**defaults, "model": settings["model"]})
+    base, start = nearest_preset(settings, defaults)
     tags = [base, *parts.values()]
     for name, value in settings.items():
         if name not in parts and name != "seed" and value != start[name]:
@@ -36,14 +36,15 @@ def run_name(
     return f"{name[:_LONGEST]}-{digest}"
 
 
-def _nearest(
-    settings: Mapping[str, Any], plain: Mapping[str, Any]
+def nearest_preset(
+    settings: Mapping[str, Any], defaults: Mapping[str, Any], among: Iterable[str] = tuple(PRESETS)
 ) -> tuple[str, Mapping[str, Any]]:
     """The preset of this model from which the fewest settings differ, and its settings."""
+    plain = {**defaults, "model": settings["model"]}
     sets = {
         name: {**plain, **preset}
         for name, preset in PRESETS.items()
-        if preset.get("model", "improved") == settings["model"]
+        if name in among and preset.get("model", "improved") == settings["model"]
     }
     if not sets:
         return settings["model"], plain

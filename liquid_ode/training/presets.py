@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-PRESETS: Mapping[str, Mapping[str, object]] = {
+PRESETS: Mapping[str, Mapping[str, Any]] = {
     # The specification's main system: the defaults of TrainConfig are this preset.
     "improved": {},
     # The specification's pure liquid system: 400 linear steps and the plain mean squared error.

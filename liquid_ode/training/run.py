@@ -87,6 +87,11 @@ def train(
     saved: Saved | None = None
     if resume is not None:
         run = RunDirectory(resume)
+        if run.pretrained:
+            raise ValueError(
+                f"{run.title} has no state to go on with: begin a run with its weights by "
+                f"--init-from {run.title}"
+            )
         saved = Saved(*run.read_record())
         config = merge(saved.config, _prepared(config or saved.config, objects), run)
     else:
@@ -153,7 +158,8 @@ def _prepared(config: TrainConfig, objects: Objects) -> TrainConfig:
     if config.data_root is not None:
         places["data_root"] = str(expanded(config.data_root, "The data cache").absolute())
     if config.init_from is not None:
-        places["init_from"] = str(Path(config.init_from).absolute())
+        run = RunDirectory(config.init_from)
+        places["init_from"] = run.title if run.pretrained else str(run.path.absolute())
     kind, _, path = config.solver.partition(":")
     if kind == "learned":
         places["solver"] = f"{kind}:{Path(path).absolute()}"

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from liquid_ode import trained
+from liquid_ode.arguments import did_you_mean
 from liquid_ode.evaluation.metrics import read_lines
 from liquid_ode.training.averages import length_of
 from liquid_ode.training.config import TrainConfig
@@ -47,14 +49,36 @@ def save_bytes(path: Path, data: bytes) -> None:
 
 
 class RunDirectory:
-    """The files of one run."""
+    """The files of one run.
+
+    Args:
+        path: the directory; ``pretrained:NAME`` is that of a run of this package.
+
+    Raises:
+        ValueError: there is no pretrained run of that name.
+    """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = trained.find(path)
         self.config = self.path / "config.json"
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoint = self.path / "checkpoint.safetensors"
         self.loss_plot = self.path / "loss.png"
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether it is a run of this package."""
+        return trained.is_trained(self.path)
+
+    @property
+    def title(self) -> str:
+        """What it is called on a command line."""
+        return f"{trained.PREFIX}{self.path.name}" if self.pretrained else str(self.path)
+
+    @property
+    def outputs(self) -> Path:
+        """Where what is made of the run goes: into it, but for a run of this package."""
+        return Path("runs") / f"pretrained-{self.path.name}" if self.pretrained else self.path
 
     def weights(self, which: str) -> Path:
         """The file of the averaged weights ("ema", "ema-0.05"), or of the last step's ("model").
@@ -110,6 +134,15 @@ class RunDirectory:
                 f"{shlex.quote(str(self.path))}, or choose another directory with --output"
             )
 
+    def _guess(self) -> str:
+        """The run beside it, or the pretrained one, that may have been meant."""
+        name = str(self.path)
+        shipped = [*trained.SHORT, *trained.trained_runs()]
+        if name in shipped:
+            return f" (did you mean '{trained.PREFIX}{name}'?)"
+        beside = [str(record.parent) for record in self.path.parent.glob("*/config.json")]
+        return did_you_mean(name, [*beside, *(trained.PREFIX + each for each in shipped)])
+
     def write_record(self, config: TrainConfig, facts: Mapping[str, Any]) -> None:
         record = {"format_version": FORMAT_VERSION, "config": config.to_dict(), **facts}
         save_bytes(self.config, (json.dumps(record, indent=2) + "\n").encode())
@@ -127,7 +160,7 @@ class RunDirectory:
         except OSError as error:
             raise CheckpointError(
                 f"{self.path} is not a run directory: its config.json could not be read "
-                f"({error.strerror or error})"
+                f"({error.strerror or error}){self._guess()}"
             ) from error
         try:
             record = json.loads(text)

@@ -10,6 +10,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from liquid_ode.arguments import did_you_mean
+
 
 def setting(default: Any, text: str, *, section: str, **bounds: Any) -> Any:
     """A field with its help text, its section of ``--help``, and its bounds or choices.
@@ -62,7 +64,10 @@ def check_bounds(name: str, value: Any, bounds: Mapping[str, Any]) -> None:
     if callable(choices):
         choices = choices()
     if choices is not None and value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
+        guess = did_you_mean(str(value), map(str, choices))
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}{guess}"
+        )
     if "low" in bounds and value < bounds["low"]:
         raise ValueError(f"{name} must be at least {bounds['low']}, got {value!r}")
     if "above" in bounds and value <= bounds["above"]:

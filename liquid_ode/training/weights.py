@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from liquid_ode import trained
 from liquid_ode.training.averages import length_of, name_of, reconstruction
 from liquid_ode.training.checkpoint import part, read_tensors
 from liquid_ode.training.errors import CheckpointError
@@ -32,6 +33,13 @@ def read_weights(run: RunDirectory, which: str) -> Weights:
             f"{run.path} has no best weights: nothing was measured in training. Train with "
             "--evaluate-every, or take the weights 'ema'"
         )
+    if run.pretrained and which == "ema" and not trained.is_whole(run.path):
+        raise CheckpointError(
+            f"{path} is not the file that came with the package: its SHA-256 is another. Install "
+            "liquid_ode anew"
+        )
+    if run.pretrained and not path.is_file():
+        raise CheckpointError(f"{run.title} comes with the weights 'ema' alone, not {which!r}")
     if length is None or path.is_file():
         return read_tensors(path, "weights")
     return _reconstructed(run, length)

@@ -137,7 +137,7 @@ class LearnedSolver(nn.Module, Solver):
         except StorageError as error:
             raise ValueError(
                 f"{error}. Give a file that LearnedSolver.save wrote, or train a solver with "
-                "examples/train_solver.py"
+                "liquid-ode train-solver"
             ) from error
         try:
             methods = [LearnedMethod(header["method"], x) for x in header["parts"].values()]

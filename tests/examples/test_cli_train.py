@@ -98,7 +98,7 @@ def test_a_run_by_the_command_line(
         assert fact in out
     assert f"{run}/samples/epoch_0001.png" in out
     assert f"{run}/ema.safetensors" in out
-    assert f"python examples/sample.py {run}" in out
+    assert f"liquid-ode sample {run}" in out
     config = json.loads((run / "config.json").read_text())["config"]
     assert config["model_options"]["steps"] == 2
     assert config["solver"] == "midpoint"

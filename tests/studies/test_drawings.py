@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from studies import plots, sequence_plots, vision_plots
+from liquid_ode.comparing import plots
+from studies import sequence_plots, vision_plots
 
 
 def draw_lines(path: Path) -> Path:

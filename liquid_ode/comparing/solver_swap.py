@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 import solvers
+from liquid_ode.comparing.work_precision import mean_evaluations
 from liquid_ode.diffusion import DDIM, GaussianDiffusion, SamplingError, classes_in_turn
 from liquid_ode.evaluation.noisy_images import NoisyImages
+from liquid_ode.measuring.machine import synchronize
 from solvers.fields.derivatives import knows_derivative
 from solvers.learned.recording import cast_problem
 from solvers.suite import KnownProblem, tight_solution
-from studies.machine import synchronize
-from studies.work_precision import mean_evaluations
 
 Span = tuple[float, float]
 

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import torch
 
 import solvers
+from liquid_ode.measuring.machine import synchronize
 from solvers.suite import KnownProblem
-from studies.machine import synchronize
 
 ERROR = "relative error, RMS(y - reference) / RMS(reference)"
 STEPS = (1, 2, 3, 5, 7, 10, 20, 40)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 import solvers
+from liquid_ode.comparing.work_precision import ERROR, Row, frontier, short_name
 from liquid_ode.evaluation.figures import new_figure, save_figure, tidy
 from liquid_ode.evaluation.pictures import as_pixels
-from studies.work_precision import ERROR, Row, frontier, short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

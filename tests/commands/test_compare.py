@@ -1,4 +1,4 @@
-"""examples/studies/compare_solvers.py and the swapping of solvers under it."""
+"""``liquid-ode compare`` and the swapping of solvers under it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from torch import nn
 
 import solvers
 from liquid_ode.cells import LiquidRNN
+from liquid_ode.commands import compare as compare_solvers
+from liquid_ode.comparing import plots, solver_swap, tables
 from liquid_ode.diffusion import GaussianDiffusion
 from liquid_ode.training import Reporter, TrainConfig, load_run, train
 from liquid_ode.training.run_directory import RunDirectory
 from solvers.suite import KnownProblem
-from studies import compare_solvers, plots, solver_swap, tables
 from tests.runs import draw_images, small_config
 
 

@@ -1,4 +1,4 @@
-"""Several runs, or sets of images, measured alike: the records behind ``examples/evaluate.py``."""
+"""Several runs, or sets of images, measured alike: the records of ``liquid-ode evaluate``."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ from liquid_ode.evaluation import (
     plot_neighbours,
     quantised,
 )
+from liquid_ode.measuring.machine import environment
+from liquid_ode.measuring.run_data import OwnData, of_images, of_run
 from liquid_ode.sampling import Batch
 from liquid_ode.sampling.cli import Job, prepare
 from liquid_ode.sampling.options import given, name_of
 from liquid_ode.training.machine import autocast
+from liquid_ode.training.run_directory import RunDirectory
 from solvers.storage import write_atomically
-from studies.machine import environment
-from studies.run_data import OwnData, of_images, of_run
 
 Record = dict[str, Any]
 NEIGHBOURS = 4  # drawn beside each sample
@@ -45,7 +46,7 @@ class Plan:
     """What is measured, and how: the same for all that one table compares.
 
     Attributes:
-        drawing: the options of ``examples/sample.py``: what draws the images of a run.
+        drawing: the options of ``liquid-ode sample``: what draws the images of a run.
         n: images to draw of each run; 0 measures the held-out loss alone.
         seed: of the first image, the noise of the loss, and the subsets of the KID.
         held_out: a folder of held-out images, for runs that were trained on a folder.
@@ -77,7 +78,7 @@ class Plan:
 
 def is_run(path: Path) -> bool:
     """Whether a path is that of a run's directory, and not of images."""
-    return (path / "config.json").is_file()
+    return RunDirectory(path).config.is_file()
 
 
 def evaluate_all(sources: Sequence[Path], plan: Plan, features: ImageFeatures) -> list[Record]:
@@ -136,7 +137,7 @@ def own_data(path: Path, plan: Plan, images: Tensor | None) -> OwnData:
 def beside(path: Path, what: str, plan: Plan, suffix: str) -> Path:
     """Where something that was made of a source is kept, under a name that says how."""
     if is_run(path):
-        return path / f"{what}-{plan.label}.{suffix}"
+        return RunDirectory(path).outputs / f"{what}-{plan.label}.{suffix}"
     return path.with_name(f"{path.name}.{what}.{suffix}")
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 import solvers
+from liquid_ode.comparing import plots, tables, work_precision
+from liquid_ode.comparing.work_precision import Row
 from solvers.suite import KnownProblem
-from studies import plots, tables, work_precision
-from studies.work_precision import Row
 from tests.runs import on_one_thread
 
 one_thread = pytest.fixture(autouse=True, scope="module")(on_one_thread)

@@ -1,4 +1,4 @@
-"""examples/evaluate.py on a run that is made for it, and on images in files."""
+"""``liquid-ode evaluate`` on a run that is made for it, and on images in files."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+from liquid_ode.comparing.solver_swap import Swap
+from liquid_ode.comparing.work_precision import ERROR, TARGETS, Needed, Row, needed, short_name
 from solvers.suite import KnownProblem
-from studies.solver_swap import Swap
-from studies.work_precision import ERROR, TARGETS, Needed, Row, needed, short_name
 
 
 def problem_block(problem: KnownProblem, rows: Sequence[Row], left_out: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""Records of ``examples/evaluate.py`` as tables of plain text."""
+"""Records of ``liquid-ode evaluate`` as tables of plain text."""
 
 from __future__ import annotations
 
