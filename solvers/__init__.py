@@ -18,6 +18,8 @@ from solvers.catalogue import (
     HeunEuler,
     Midpoint,
     Ralston,
+    Rodas5P,
+    Rosenbrock23,
     SemiImplicitEuler,
     Tsit5,
 )
@@ -25,6 +27,7 @@ from solvers.drop_in.odeint import odeint, odeint_adjoint, odeint_event
 from solvers.fields.base import QuasilinearField, RelaxationField, SemilinearField, VectorField
 from solvers.fields.batch_parts import ParameterisedField, SelectableField
 from solvers.fields.derivatives import Pullback, PullbackFunction
+from solvers.fields.jacobians import JacobianField
 from solvers.gradients.adjoint import BacksolveAdjoint
 from solvers.gradients.hand_written import HandWritten
 from solvers.gradients.modes import Backpropagation, Checkpointing, GradientMode
@@ -39,6 +42,8 @@ from solvers.methods.base import BoundMethod, Method, StepResult
 from solvers.methods.exponential import ExponentialRungeKutta
 from solvers.methods.exponential_tableaus import ExponentialTableau
 from solvers.methods.relaxation import Relaxation
+from solvers.methods.rosenbrock import Rosenbrock
+from solvers.methods.rosenbrock_tableaus import RosenbrockTableau
 from solvers.methods.runge_kutta import RungeKutta
 from solvers.methods.semilinear import SemilinearMethod
 from solvers.methods.tableaus import ButcherTableau
@@ -102,6 +107,7 @@ __all__ = [
     "HeunEuler",
     "Increment",
     "Judgement",
+    "JacobianField",
     "LearnedMethod",
     "LearnedSolver",
     "Method",
@@ -116,6 +122,10 @@ __all__ = [
     "Recorder",
     "Relaxation",
     "RelaxationField",
+    "Rodas5P",
+    "Rosenbrock",
+    "Rosenbrock23",
+    "RosenbrockTableau",
     "RungeKutta",
     "SelectableField",
     "SemiImplicitEuler",

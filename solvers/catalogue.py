@@ -5,6 +5,8 @@ from __future__ import annotations
 from solvers.methods import exponential_tableaus, tableaus
 from solvers.methods.exponential import ExponentialRungeKutta
 from solvers.methods.relaxation import EXPONENTIAL_EULER, SEMI_IMPLICIT_EULER
+from solvers.methods.rosenbrock import Rosenbrock
+from solvers.methods.rosenbrock_tableaus import RODAS5P, ROSENBROCK23
 from solvers.methods.runge_kutta import RungeKutta
 from solvers.native import NativeSolver
 from solvers.step_size.pid import PID
@@ -51,6 +53,32 @@ class DormandPrince(NativeSolver, method=RungeKutta(tableaus.DOPRI5), step_size=
 
 class Tsit5(NativeSolver, method=RungeKutta(tableaus.TSIT5), step_size=PID()):
     """Tsitouras 5(4), error-controlled per sample, six evaluations a step."""
+
+
+class Rosenbrock23(NativeSolver, method=Rosenbrock(ROSENBROCK23), step_size=PID()):
+    """Rosenbrock 2(3) for stiff fields of any kind, error-controlled per sample.
+
+    Linearly implicit, L-stable, of order 2: of every step the Jacobian of each sample is made and
+    factored once, so that a fast decay does not limit the step. Three evaluations a step, of which
+    one is the Jacobian's. See :class:`solvers.methods.rosenbrock.Rosenbrock` for what that costs,
+    and :class:`solvers.JacobianField` for a Jacobian of one's own.
+
+    It differentiates the field by autograd, in y and in t: write torch.sin(t), not math.sin(t). A
+    sample has at most 4096 elements.
+
+    Reference: Shampine & Reichelt 1997, The MATLAB ODE suite, section 3 (ode23s).
+    """
+
+
+class Rodas5P(NativeSolver, method=Rosenbrock(RODAS5P), step_size=PID()):
+    """Rosenbrock-Wanner 5(4) for stiff fields of any kind, error-controlled per sample.
+
+    As :class:`Rosenbrock23`, of order 5 and for tight tolerances: nine evaluations a step, of which
+    one is the Jacobian's. Its order needs exact derivatives, in the time too.
+
+    Reference: Steinebach 2023, Construction of Rosenbrock-Wanner method Rodas5P and numerical
+    benchmarks within the Julia differential equations package.
+    """
 
 
 class ExponentialEuler(NativeSolver, method=EXPONENTIAL_EULER):

@@ -29,6 +29,15 @@ def is_dual(x: Tensor) -> bool:
     return forward_ad.unpack_dual(x).tangent is not None
 
 
+def within_a_transform() -> bool:
+    """Whether a transform of torch.func is at work, whose tensors hide what they are made of."""
+    try:
+        torch.empty(0).requires_grad_()  # which it does not allow
+    except RuntimeError:
+        return True
+    return False
+
+
 def check_steps(steps: Any, name: str = "steps") -> int:
     """Return a valid number of steps.
 

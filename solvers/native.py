@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -99,6 +100,11 @@ class NativeSolver(Solver):
             raise ValueError(
                 "compiled is for error control; a fixed number of steps is compiled with the "
                 "model around it: torch.compile(model)"
+            )
+        if compiled and not method.compilable:
+            raise ValueError(
+                f"{type(self).__name__} solves with Jacobians, which compiled=True cannot compile: "
+                "leave it out"
             )
         for name, value in zip(
             ("method", "step_size", "gradient", "compiled"),
@@ -260,7 +266,7 @@ def _one_system(solver: NativeSolver, problem: Problem) -> Solution:
         solution,
         y=solution.y.reshape(shape),
         ys=None if solution.ys is None else solution.ys.reshape(-1, *shape),
-        stats=Stats(*(int(count) for count in (stats.nfe, stats.accepted, stats.rejected))),
+        stats=Stats(*(int(getattr(stats, each.name)) for each in dataclass_fields(stats))),
         status=solution.status[0].expand(batch),
         event_time=for_all(solution.event_time),
         event_index=for_all(solution.event_index),

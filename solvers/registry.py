@@ -45,6 +45,8 @@ _SOLVERS: dict[str, NativeSolver | str] = {
     "bosh3": catalogue.Bosh3(),
     "dormand_prince": catalogue.DormandPrince(),
     "tsit5": catalogue.Tsit5(),
+    "rosenbrock23": catalogue.Rosenbrock23(),
+    "rodas5p": catalogue.Rodas5P(),
     "exponential_euler": catalogue.ExponentialEuler(),
     "etdrk2": catalogue.ETDRK2(),
     "etdrk4": catalogue.ETDRK4(),

@@ -72,6 +72,9 @@ class Stats:
         nfe: evaluations of the field (of its target, for semilinear methods).
         accepted: steps taken.
         rejected: steps tried and thrown away.
+        jacobians: Jacobians of the field that were made, for the methods that solve with them. The
+            evaluation that automatic differentiation takes for one is in ``nfe``; its pullbacks,
+            as many as a sample has elements and each about as much work again, are not.
 
     Each is an int where all samples share the steps, an int64 tensor ``(B,)`` where the
     number of steps is controlled per sample.
@@ -80,6 +83,7 @@ class Stats:
     nfe: int | Tensor
     accepted: int | Tensor
     rejected: int | Tensor = 0
+    jacobians: int | Tensor = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,7 +50,7 @@ class ParameterisedField:
         return self.function(t, y, *self.arguments, *more)
 
     def select(self, rows: Rows) -> ParameterisedField:
-        return ParameterisedField(self.function, *(value[rows] for value in self.arguments))
+        return self.with_tensors(*(value[rows] for value in self.arguments))
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

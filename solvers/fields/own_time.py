@@ -8,6 +8,7 @@ from torch import Tensor
 
 from solvers.fields.base import RelaxationField, VectorField, check_like
 from solvers.fields.batch_parts import Rows, WrappedFunction, select
+from solvers.fields.jacobians import Jacobian, check_jacobian, own_jacobian
 
 
 class InOwnTime(WrappedFunction):
@@ -18,15 +19,34 @@ class InOwnTime(WrappedFunction):
     """
 
     def __call__(self, s: Tensor, y: Tensor) -> Any:
-        t0, speed, derivative = self.settings
-        columns = -1, *[1] * (y.ndim - 1)
-        if t0.ndim:
-            t0, speed = t0.view(columns), speed.view(columns)
-        t = (t0 + s * speed).to(s.dtype)
+        t, speed = self._time(s, y.ndim)
         value = self.function(t, y)
-        if not derivative:
+        if not self.settings[2]:
             return value
         return check_like(value, y, "field(t, y)") * speed.to(y.dtype)
+
+    def _time(self, s: Tensor, axes: int) -> tuple[Tensor, Tensor]:
+        """t and speed, of a sample each with so many axes."""
+        t0, speed, _ = self.settings
+        if t0.ndim:
+            columns = -1, *[1] * (axes - 1)
+            t0, speed = t0.view(columns), speed.view(columns)
+        return (t0 + s * speed).to(s.dtype), speed
+
+    @property
+    def jacobian(self) -> Jacobian | None:
+        own = own_jacobian(self.function)
+        if own is None:
+            return None
+
+        def jacobian(s: Tensor, y: Tensor) -> Tensor:
+            t, speed = self._time(s, y.ndim)
+            value = check_jacobian(own(t, y), y, 1 if y.ndim > 1 else 0)
+            if speed.ndim:
+                speed = speed.view(-1, *[1] * (value.ndim - 1))
+            return value * speed.to(value.dtype)
+
+        return jacobian
 
     def select(self, rows: Rows) -> Any:
         t0, speed, derivative = self.settings

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from solvers.fields.base import check_like
 from solvers.fields.batch_parts import WrappedFunction, is_selectable
+from solvers.fields.jacobians import Jacobian, own_jacobian
 
 Key = int | str
 _HALF = {torch.float16, torch.bfloat16}
@@ -246,6 +247,11 @@ class WithArguments(WrappedFunction):
 
     def __call__(self, t: Tensor, y: Any) -> Any:
         return cast(Callable[..., Any], self.function)(t, y, *self.settings)
+
+    @property
+    def jacobian(self) -> Jacobian | None:
+        own: Callable[..., Tensor] | None = own_jacobian(self.function)
+        return None if own is None else lambda t, y: own(t, y, *self.settings)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from solvers.fields.base import RelaxationField, VectorField, evaluate
 from solvers.fields.batch_parts import WrappedFunction
+from solvers.fields.jacobians import Jacobian, check_jacobian, own_jacobian
 
 
 def _of_each(change: Callable[[Tensor], Tensor], value: Any) -> Any:
@@ -25,6 +26,19 @@ class HalfPrecision(WrappedFunction):
         value = evaluate(self.function, time, y.to(low))
         return _of_each(lambda each: each.to(high), value)
 
+    @property
+    def jacobian(self) -> Jacobian | None:
+        own = own_jacobian(self.function)
+        if own is None:
+            return None
+        low, high = self.settings
+
+        def jacobian(t: Tensor, y: Tensor) -> Tensor:
+            low_y = y.to(low)
+            return check_jacobian(own(t.to(low) if t.ndim else t, low_y), low_y).to(high)
+
+        return jacobian
+
 
 class OneSystem(WrappedFunction):
     """A function of one system's state, for states with a batch axis of one before it.
@@ -39,6 +53,29 @@ class OneSystem(WrappedFunction):
         (shape,) = self.settings
         value = evaluate(self.function, t.reshape(()), y.reshape(shape))
         return _of_each(lambda each: each.reshape(y.shape), value)
+
+    @property
+    def jacobian(self) -> Jacobian | None:
+        own = own_jacobian(self.function)
+        if own is None:
+            return None
+        (shape,) = self.settings
+
+        def jacobian(t: Tensor, y: Tensor) -> Tensor:
+            axes = 1 if len(shape) > 1 else 0  # samples that share their steps, or one system
+            system = y.reshape(shape)
+            value = check_jacobian(own(t.reshape(()), system), system, axes)
+            if axes:
+                value = _block_diagonal(value.reshape(shape[0], shape[1:].numel(), -1))
+            return value.reshape(*y.shape, *y.shape[1:])
+
+        return jacobian
+
+
+def _block_diagonal(blocks: Tensor) -> Tensor:
+    """``(B, n, B, n)`` out of blocks ``(B, n, n)``."""
+    eye = torch.eye(blocks.shape[0], dtype=blocks.dtype, device=blocks.device)
+    return blocks.unsqueeze(2) * eye[:, None, :, None]
 
 
 class OneSystemsEvent(WrappedFunction):

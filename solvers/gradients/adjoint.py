@@ -10,10 +10,10 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from solvers.checks import holds
+from solvers.checks import holds, within_a_transform
 from solvers.fields.base import VectorField
 from solvers.fields.batch_parts import is_selectable, select
-from solvers.gradients.modes import GradientMode, within_a_transform
+from solvers.gradients.modes import GradientMode
 from solvers.gradients.sources import OTHERS, Sources, with_own_tensors
 from solvers.loop.integration import Integration
 from solvers.loop.problem import Problem

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from solvers.checks import within_a_transform
 from solvers.fields.base import VectorField
 from solvers.gradients.cache_chunks import run_in_chunks
 from solvers.gradients.relaxation_chain import solve_chain, solve_relaxation
@@ -76,15 +77,6 @@ class Checkpointing(GradientMode):
     def solve(self, integration: Integration) -> Solution:
         # torch.func keeps no checkpoints: there it is plain backpropagation.
         return integration.run(straight_on if within_a_transform() else _in_segments)
-
-
-def within_a_transform() -> bool:
-    """Whether a transform of torch.func is at work, whose tensors hide what they are made of."""
-    try:
-        torch.empty(0).requires_grad_()  # which it does not allow
-    except RuntimeError:
-        return True
-    return False
 
 
 def _in_segments(advance: Advance, running: Running, state: SolveState) -> SolveState:

@@ -29,7 +29,8 @@ def conclude(problem: Problem, end: SolveState) -> Solution:
 
 
 def _together(end: SolveState) -> Solution:
-    stats = Stats(nfe=end.evaluations, accepted=end.tries)
+    jacobians = end.tries * end.bound.method.jacobians
+    stats = Stats(nfe=end.evaluations, accepted=end.tries, jacobians=jacobians)
     return Solution(end.y, None, stats, all_succeeded(end.y), succeeded=True)
 
 
@@ -46,10 +47,13 @@ def _one_by_one(problem: Problem, end: SolveState) -> Solution:
 
     accepted = gathered([part.accepted for part in parts])
     tries = gathered([torch.full_like(part.rows, part.tries) for part in parts])
+    stats = Stats(gathered([evaluations(part) for part in parts]), accepted, tries - accepted)
+    if end.bound.method.jacobians:  # one of every step that is tried
+        stats = replace(stats, jacobians=tries * end.bound.method.jacobians)
     solution = Solution(
         y=gathered([part.y for part in parts]),
         ys=None,
-        stats=Stats(gathered([evaluations(part) for part in parts]), accepted, tries - accepted),
+        stats=stats,
         status=gathered([part.status for part in parts]),
     )
     if not problem.events:

@@ -96,7 +96,7 @@ def made_again(at: SolveState, step: Step, *, droppable: bool) -> Step:
     t = step.t[rows] if step.t.ndim else step.t
     dt = step.dt[rows] if isinstance(step.dt, Tensor) else step.dt
     again = bound.step(t, at.y[rows], dt, step.first[rows])
-    evaluations = step.evaluations + bound.method.stages - 1
+    evaluations = step.evaluations + bound.stages - 1
     if result.last is not None and again.last is None:
         again = again._replace(last=bound.first(t + dt, again.y))
         evaluations += 1

@@ -79,7 +79,9 @@ class Integration:
             return solution
         # Rare, so paid for only here: the same solve again, examined at every step.
         careful = replace(self, rule=Examined(self.rule)).run(drive)
-        stats = replace(careful.stats, nfe=solution.stats.nfe + careful.stats.nfe)
+        stats, before = careful.stats, solution.stats
+        jacobians = before.jacobians + stats.jacobians
+        stats = replace(stats, nfe=before.nfe + stats.nfe, jacobians=jacobians)
         return replace(careful, stats=stats)
 
     def integrate(self, drive: Drive = straight_on) -> SolveState:

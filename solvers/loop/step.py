@@ -80,7 +80,7 @@ def try_step(
         needs_end: whether the first evaluation of the next step is wanted already.
     """
     t = seen_time(time_of(end, control.remaining, y), y) if time is None else time
-    evaluations = bound.method.stages - 1
+    evaluations = bound.stages - 1
     if first is None:
         first, evaluations = bound.first(t, y), evaluations + 1
     dt = _propose(bound, rule, control, y, first)

@@ -38,6 +38,10 @@ class Method(ABC):
     """Evaluations a step, the first one included."""
     first_same_as_last: bool = False
     """Whether a step's last evaluation is the first of the next step."""
+    jacobians: int = 0
+    """Jacobians of the field a step; an evaluation that one takes is among the stages."""
+    compilable: bool = True
+    """Whether ``compiled=True`` can compile its steps."""
     error_order: int | None = None
     """The error estimate behaves as dt^error_order; None where the method has none, so that its
     steps cannot be sized by it."""
@@ -132,6 +136,11 @@ class BoundMethod:
     def __init__(self, method: Method, field: VectorField) -> None:
         self.method = method
         self.field = field
+
+    @property
+    def stages(self) -> int:
+        """Evaluations a step of this field, the first one included."""
+        return self.method.stages
 
     def on(self, field: VectorField) -> BoundMethod:
         """The same method on another field of the same kind."""

@@ -14,6 +14,7 @@ from solvers.solution import Solution
 from solvers.solver import Solver
 from solvers.testing.kinds import (
     FEW_DOUBLINGS,
+    accuracy_of,
     as_solver,
     has_budget,
     is_semilinear,
@@ -62,6 +63,8 @@ def check_order(solver: Solver | Method, order: int | None = None, *, band: floa
 def check_tolerance(solver: Solver, *, factor: float = 50.0) -> None:
     """The error of a solver without a number of steps is near its tolerance, and falls with it.
 
+    Of a method that goes on with the lower order p of its two, tol^(p/(p+1)) is meant for tol.
+
     Args:
         solver: a dataclass with the fields ``rtol`` and ``atol``, or with a step-size rule that
             has them.
@@ -73,18 +76,19 @@ def check_tolerance(solver: Solver, *, factor: float = 50.0) -> None:
     solver = as_solver(solver)
     semilinear = is_semilinear(solver)
     y0 = states(4, 2)
-    errors = []
+    errors, goals = [], []
     for tolerance in (1e-3, 1e-5):
+        goals.append(accuracy_of(solver, tolerance))
         field = field_of(Swirl(), y0, semilinear=semilinear)
         y = with_tolerance(solver, tolerance).solve(field, y0, (0.0, END)).y
         errors.append(float((y - Swirl().exact(y0, END)).abs().max()))
         require(
-            errors[-1] <= factor * tolerance,
+            errors[-1] <= factor * goals[-1],
             f"{solver!r} at rtol = atol = {tolerance:g} should keep the error below "
-            f"{factor:g} tolerances, but it is {errors[-1]:.1e}",
+            f"{factor:g} times {goals[-1]:.1e}, but it is {errors[-1]:.1e}",
         )
     require(
-        errors[1] <= errors[0] / 20,
+        errors[1] <= 5 * goals[1] / goals[0] * errors[0],
         f"the error of {solver!r} should fall about as the tolerance does, but at a tolerance "
         f"100 times smaller it fell from {errors[0]:.1e} to {errors[1]:.1e} only",
     )
@@ -126,9 +130,10 @@ def check_dense_output(solver: Solver | Method, order: int | None = None) -> Non
         )
     else:
         solver = with_tolerance(solver, 1e-4)
-        off = error(solver)
+        off, goal = error(solver), accuracy_of(solver, 1e-4)
         require(
-            off <= 30e-4, f"the dense output of {solver!r} is off by {off:.1e}, over 30 tolerances"
+            off <= 30 * goal,
+            f"the dense output of {solver!r} is off by {off:.1e}, over 30 times {goal:.1e}",
         )
     if isinstance(solver, NativeSolver):
         of_each = torch.tensor(TIMES, dtype=torch.float64)[:, None].expand(-1, len(y0))

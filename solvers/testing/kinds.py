@@ -102,6 +102,18 @@ def with_tolerance(solver: Solver, tolerance: float) -> Solver:
     return with_options(solver, rtol=tolerance, atol=tolerance)
 
 
+def accuracy_of(solver: Solver, tolerance: float) -> float:
+    """What the error over a span goes with, where that of a step is kept at a tolerance.
+
+    That is tol^(p/q) where the step goes on with the result of the lower order p of its two, and
+    its error dt^q is what is kept: 1e-5 gives 5e-4 for p = 2. Else it is the tolerance itself.
+    """
+    method = getattr(solver, "method", None)
+    if not isinstance(method, Method) or not method.error_order:
+        return tolerance
+    return float(tolerance ** min(1.0, method.order / method.error_order))
+
+
 def accurate(solver: Solver, steps: int = 16, tolerance: float = 1e-6) -> Solver:
     """The solver at a given amount of work."""
     return solver.with_steps(steps) if has_budget(solver) else with_tolerance(solver, tolerance)
