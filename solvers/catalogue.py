@@ -64,7 +64,7 @@ class Rosenbrock23(NativeSolver, method=Rosenbrock(ROSENBROCK23), step_size=PID(
     and :class:`solvers.JacobianField` for a Jacobian of one's own.
 
     It differentiates the field by autograd, in y and in t: write torch.sin(t), not math.sin(t). A
-    sample has at most 4096 elements.
+    sample has at most 2048 elements.
 
     Reference: Shampine & Reichelt 1997, The MATLAB ODE suite, section 3 (ode23s).
     """

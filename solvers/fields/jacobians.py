@@ -19,8 +19,8 @@ from solvers.fields.batch_parts import ParameterisedField, is_selectable
 
 Jacobian = Callable[[Tensor, Tensor], Tensor]
 
-LARGEST = 4096
-"""Elements of a state whose Jacobian is still made: 64 MiB of float32."""
+LARGEST = 2048
+"""Elements of a state whose Jacobian is still made: 16 MiB of float32."""
 
 
 class JacobianField(ParameterisedField):

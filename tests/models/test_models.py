@@ -93,6 +93,10 @@ def test_every_solver_drives_every_liquid_model(name: str, solver: str) -> None:
     options = {"rtol": 1e-3, "atol": 1e-4} if "rtol" in solvers.options(solver) else {}
     steps = {"steps": 4} if name == "liquid_unet" else {}
     model = busy_model(name, solver=solvers.get(solver, **options), **steps)
+    if name == "liquid_unet" and solver in {"rosenbrock23", "rodas5p"}:
+        with pytest.raises(ValueError, match=r"dense Jacobian .* it has 4096 elements"):
+            model(x, t)
+        return
     out = model(x, t)
     assert (out - exact).norm() < 0.2 * exact.norm()  # the same dynamics, solved more coarsely
     out.square().mean().backward()

@@ -50,6 +50,8 @@ def test_a_vector_is_one_system(solver: solvers.Solver) -> None:
     y0 = torch.tensor([1.0, 0.0], dtype=F64)
     solution = solver.solve(rotation, y0, (0.0, 2 * math.pi), t_eval=[math.pi])
     tolerance = 0.02 if isinstance(solver, Euler) else 2e-4
+    if isinstance(solver, solvers.Rosenbrock23):  # by tolerance, of order 2 and without the third
+        tolerance = 1e-3
     torch.testing.assert_close(solution.y, y0, rtol=0, atol=tolerance)
     assert solution.ys is not None
     torch.testing.assert_close(solution.ys, -y0[None], rtol=0, atol=tolerance)
