@@ -60,7 +60,7 @@ class Rosenbrock23(NativeSolver, method=Rosenbrock(ROSENBROCK23), step_size=PID(
 
     Linearly implicit, L-stable, of order 2: of every step the Jacobian of each sample is made and
     factored once, so that a fast decay does not limit the step. Three evaluations a step, of which
-    one is the Jacobian's. See :class:`solvers.methods.rosenbrock.Rosenbrock` for what that costs,
+    one is the Jacobian's. See :class:`solvers.Rosenbrock` for what that costs,
     and :class:`solvers.JacobianField` for a Jacobian of one's own.
 
     It differentiates the field by autograd, in y and in t: write torch.sin(t), not math.sin(t). A
