@@ -16,6 +16,7 @@ from torch import Tensor
 
 from solvers.fields.base import RelaxationField, VectorField
 from solvers.fields.batch_parts import WrappedFunction
+from solvers.fields.jacobians import Jacobian, own_jacobian
 from solvers.loop.problem import Problem
 from solvers.loop.saved_times import Times
 from solvers.path import joined
@@ -75,12 +76,21 @@ class JustInside(WrappedFunction):
     """
 
     def __call__(self, t: Tensor, y: Tensor) -> Any:
+        return self.function(self._inside(t), y)
+
+    def _inside(self, t: Tensor) -> Tensor:
         start, end, reach = self.settings
         low = None if start is None else start + _resolved(start, reach, t)
         high = None if end is None else end - _resolved(end, reach, t)
         if low is not None and high is not None and low > high:  # a part that t cannot resolve
             low = high = 0.5 * (start + end)
-        return self.function(t.clamp(low, high), y)
+        # The derivative in t, which some methods take, is the one there, and not that of a clamp.
+        return t.clamp(low, high).detach() + (t - t.detach())
+
+    @property
+    def jacobian(self) -> Jacobian | None:
+        own = own_jacobian(self.function)
+        return None if own is None else lambda t, y: own(self._inside(t), y)
 
 
 def _resolved(time: float, reach: float, t: Tensor) -> float:
@@ -260,9 +270,9 @@ def _added(old: Stats, new: Stats, rows: Tensor | None, live: Tensor) -> Stats:
             return before + after
         if rows is not None:
             return before.index_add(0, rows, after)
-        return before + (after if name == "nfe" else after * live)
+        return before + (after if name in {"nfe", "jacobians"} else after * live)
 
-    return Stats(total("nfe"), total("accepted"), total("rejected"))
+    return Stats(*map(total, ("nfe", "accepted", "rejected", "jacobians")))
 
 
 def _of_batch(found: Crossings, rows: Tensor | None, counted: Tensor | None) -> Crossings:

@@ -187,6 +187,34 @@ def test_a_batch_is_solved_as_each_alone_with_times_and_events(kind: type[Native
     assert abs(float(times) - 81.16) < 0.05  # (3 - 2 log 2) mu / 2 and a little
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_backwards_dense_and_from_jump_to_jump(kind: type[NativeSolver]) -> None:
+    """y' = sin 3t - y, with a pulse over 0.5 < t < 0.6, in the user's own times."""
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return torch.sin(3 * t) - y + 10 * ((t > 0.5) & (t < 0.6))
+
+    def jacobian(t: Tensor, y: Tensor) -> Tensor:
+        return -torch.ones_like(y).unsqueeze(-1)
+
+    y0 = vector(1.0, 0.3)[:, None]
+    tight = DormandPrince(rtol=1e-10, atol=1e-10)
+    for own in (JacobianField(field, jacobian), ParameterisedField(field)):
+        for span in ((0.0, 2.0), (2.0, 0.0)):
+            options: dict[str, Any] = {"jump_times": [0.5, 0.6], "dense": True}
+            found = kind(rtol=1e-8, atol=1e-8).solve(own, y0, span, **options)
+            expected = tight.solve(own, y0, span, **options)
+            assert found.path is not None
+            assert expected.path is not None
+            for time in (0.3, 0.55, 1.1):
+                torch.testing.assert_close(
+                    found.path(time), expected.path(time), rtol=1e-4, atol=1e-5
+                )
+            torch.testing.assert_close(found.y, expected.y, rtol=1e-5, atol=1e-5)
+            tries = found.stats.accepted + found.stats.rejected
+            assert torch.as_tensor(found.stats.jacobians).tolist() == tries.tolist()
+
+
 # ---- Jacobians -----------------------------------------------------------------------------------
 
 
