@@ -13,6 +13,7 @@ from torch import Tensor
 from solvers.checks import holds, within_a_transform
 from solvers.fields.base import VectorField
 from solvers.fields.batch_parts import is_selectable, select
+from solvers.gradients.adjoint_events import Landmarks, gathered
 from solvers.gradients.modes import GradientMode
 from solvers.gradients.sources import OTHERS, Sources, with_own_tensors
 from solvers.loop.integration import Integration
@@ -25,7 +26,7 @@ from solvers.methods.base import Method
 from solvers.methods.runge_kutta import RungeKutta
 from solvers.solution import SUCCESS, Solution
 from solvers.step_size.pid import PID
-from solvers.step_size.rules import BudgetRule, StepSizeRule
+from solvers.step_size.rules import BudgetRule, Examined, StepSizeRule
 
 Time = float | Tensor
 
@@ -46,7 +47,8 @@ class BacksolveAdjoint(GradientMode):
     With a(t) = dL/dy(t):  da/dt = -a^T df/dy,  dL/dtheta = -int_{t1}^{t0} a^T df/dtheta dt.
     The state is solved backwards with it, from y(t1). Memory does not grow with the steps; the
     gradient is that of the exact solution, so it differs from that of the numbers by the error of
-    the solves. The state is started anew from the forward solution at every time of ``t_eval``.
+    the solves. The state is started anew from the forward solution at every time of ``t_eval``,
+    and at every crossing of an event, whose time has its gradient too.
 
     Gradients reach every tensor that the field depends on at t0, closures included (torchdiffeq's
     adjoint gives those none). It is cheapest where the field names its tensors:
@@ -64,7 +66,7 @@ class BacksolveAdjoint(GradientMode):
 
     Raises:
         ValueError: where the solver of the way back is no explicit Runge-Kutta method of this
-            package; on use, with an event or with tolerances of each sample, and under a compiler
+            package; on use, with a path or with tolerances of each sample, and under a compiler
             or a function transform; in the backward pass, where a derivative of the gradient is
             asked for (create_graph), or where the field uses an unnamed tensor that it did not use
             at t0.
@@ -97,8 +99,6 @@ class BacksolveAdjoint(GradientMode):
             from solvers import beside_the_graph
 
             return cast(Solution, beside_the_graph.adjoint(self.solve, integration))
-        if problem.events:
-            raise ValueError(f"BacksolveAdjoint takes no event: {OTHERS}")
         if not torch.is_grad_enabled():
             return integration.run()
         if within_a_transform():
@@ -121,14 +121,27 @@ class BacksolveAdjoint(GradientMode):
         backwards = self._way_back(integration, field)
         tensors = (*own, *known.leaves)
         solutions: list[Solution] = []
+        landmarks = ends = None
+        if problem.events:
+            with torch.no_grad():
+                state = problem.y0.detach()
+                landmarks = Landmarks.of(
+                    problem, replace(integration, problem=replace(problem, y0=state)).run()
+                )
+            times, states, back = landmarks.merged()
+            solutions.append(replace(landmarks.found, ys=states))
+            integration = replace(integration, problem=replace(problem, times=times))
+            ends, asked = landmarks.end.times[0], None
         y, ys = _Backsolve.apply(
-            integration, backwards, tensors, known, solutions, asked, problem.y0, *originals
+            integration, backwards, tensors, known, solutions, ends, asked, problem.y0, *originals
         )
-        found = solutions[0]
-        stats = found.stats
-        if self.to is None:
-            stats = replace(stats, nfe=stats.nfe + 1)  # that of _slope
-        return replace(found, y=y, ys=None if found.ys is None else ys, stats=stats)
+        if landmarks is not None:
+            found = landmarks.solution(gathered(ys, back))
+        else:
+            found = replace(solutions[0], y=y, ys=None if solutions[0].ys is None else ys)
+        if self.to is not None:
+            return found
+        return replace(found, stats=replace(found.stats, nfe=found.stats.nfe + 1))  # of _slope
 
     def _way_back(self, integration: Integration, field: VectorField) -> Integration:
         """The integration of the way back, still without its span."""
@@ -136,8 +149,10 @@ class BacksolveAdjoint(GradientMode):
             integration = replace(
                 integration, method=self.solver.method, rule=self.solver.step_size
             )
-        problem = replace(integration.problem, field=field, times=None)
+        problem = replace(integration.problem, field=field, times=None, events=())
         rule = integration.rule
+        if isinstance(rule, Examined):  # for events, of which the way back has none
+            rule = rule.rule
         if isinstance(rule, PID) and any(
             isinstance(x, Tensor) and x.ndim >= problem.y0.ndim for x in (rule.rtol, rule.atol)
         ):
@@ -145,7 +160,8 @@ class BacksolveAdjoint(GradientMode):
                 "BacksolveAdjoint: tolerances of each sample cannot be those of the way back; "
                 f"give it a solver of its own, or {OTHERS}"
             )
-        return replace(integration, problem=problem, compiled=False)  # its field differentiates
+        # Not compiled: its field differentiates.
+        return replace(integration, problem=problem, rule=rule, compiled=False)
 
 
 def _check_explicit(method: Method) -> None:
@@ -165,6 +181,7 @@ def _slope(field: VectorField, integration: Integration) -> Tensor:
 def _as_steps_give(time: float, y: Tensor, rule: StepSizeRule) -> Tensor:
     """A time that all samples share, as steps of the rule give it to the field."""
     t = time_of(time, 0.0, y)
+    rule = rule.rule if isinstance(rule, Examined) else rule
     if isinstance(rule, BudgetRule) and not isinstance(rule.whole(1.0, y), Tensor):
         return t
     return seen_time(t.expand(len(y), *[1] * (y.ndim - 1)), y)
@@ -263,19 +280,22 @@ class _Backsolve(torch.autograd.Function):
         tensors: Sequence[Tensor],
         sources: Sources,
         solutions: list[Solution],
+        ends: Tensor | None,
         asked: Tensor | None,
         y0: Tensor,
         *originals: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        # Detached: a view of it that is made in here would ask for a gradient, and have none.
-        problem = replace(integration.problem, y0=y0.detach())
-        solution = replace(integration, problem=problem).run()
-        solutions.append(solution)
+        if not solutions:
+            # Detached: a view of it that is made in here would ask for a gradient, and have none.
+            problem = replace(integration.problem, y0=y0.detach())
+            solutions.append(replace(integration, problem=problem).run())
+        (solution,) = solutions
         return solution.y, y0.new_empty(0) if solution.ys is None else solution.ys
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        integration, ctx.backwards, ctx.tensors, ctx.sources, (solution,), _, y0, *_ = inputs
+        integration, ctx.backwards, ctx.tensors, ctx.sources, (solution,), ctx.ends = inputs[:6]
+        y0 = inputs[7]
         ctx.times = integration.problem.times
         # A failed sample has no gradient, and must not stop the solve backwards.
         healthy = (solution.status == int(SUCCESS)).nonzero().view(-1)
@@ -310,6 +330,8 @@ class _Backsolve(torch.autograd.Function):
         # From t1 back to every asked time, where its gradient comes in and the state is known.
         totals: list[Tensor | None] = [None] * len(ctx.tensors)
         end: Time = t1
+        if ctx.ends is not None:
+            end = ctx.ends if rows is None else ctx.ends[rows]
         a = grad_y
         for start, index in reversed(_stops(t0, t1, times)):
             y, a, found = _segment(backwards, y, a, (start, end), ctx.tensors, ctx.sources)
@@ -319,9 +341,9 @@ class _Backsolve(torch.autograd.Function):
             end = start
         a = a if rows is None else whole.index_copy(0, rows, a)
         asked = None
-        if ctx.needs_input_grad[5]:
+        if ctx.needs_input_grad[6]:
             asked = _of_times(backwards, ctx.times, times, ys, grad_ys, rows)
-        return None, None, None, None, None, asked, a, *totals
+        return None, None, None, None, None, None, asked, a, *totals
 
 
 def _wants_gradient(asked: Tensor | None) -> bool:

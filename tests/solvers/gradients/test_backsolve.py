@@ -190,10 +190,6 @@ def test_what_it_cannot_do_is_said() -> None:
     semilinear = solvers.SemilinearField(field, 0.5)
     with pytest.raises(ValueError, match=r"explicit Runge-Kutta method: BacksolveAdjoint\(solver="):
         ETDRK2(gradient=BacksolveAdjoint()).solve(semilinear, y0)
-    with pytest.raises(ValueError, match="takes no event"):
-        solvers.Tsit5(gradient=BacksolveAdjoint()).solve(
-            field, y0, event=solvers.Event(lambda t, y: y[:, 0] - 0.5)
-        )
     solver = ClassicRK4(gradient=BacksolveAdjoint())
     y = solver.solve(field, y0).y
     with pytest.raises(
