@@ -48,7 +48,8 @@ _REASONS = {
     MAX_STEPS: (
         "reached the largest number of steps",
         "raise max_steps, or loosen rtol and atol; where a fast leak limits the steps, write the "
-        "field as a SemilinearField and take ETDRK4 or ExponentialEuler",
+        "field as a SemilinearField and take ETDRK4 or ExponentialEuler; for any other stiff field "
+        "take Rosenbrock23 or Rodas5P",
     ),
     NON_FINITE: (
         "met a NaN or an infinity in the state or its derivative",

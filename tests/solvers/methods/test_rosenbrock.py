@@ -29,6 +29,7 @@ from solvers import (
     testing,
 )
 from solvers.methods.rosenbrock_tableaus import RODAS5P, ROSENBROCK23
+from tests.versions import needs_compiler
 
 F64 = torch.float64
 KINDS: list[type[NativeSolver]] = [Rosenbrock23, Rodas5P]
@@ -461,3 +462,17 @@ def test_transforms(kind: type[NativeSolver]) -> None:
     torch.testing.assert_close(tangent, jacobian.sum((2, 3)))
     with torch.inference_mode():
         torch.testing.assert_close(final(weight), expected[0])
+
+
+@needs_compiler
+def test_a_number_of_steps_under_a_compiler() -> None:
+    weight, rate, y0 = (x.detach() for x in leaves())
+    field = ParameterisedField(lambda t, y: driven(t, y, weight, rate))
+
+    def final(y: Tensor) -> Tensor:
+        return Rosenbrock23(2).solve(field, y).y
+
+    torch.compiler.reset()
+    compiled = torch.compile(final, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(y0), final(y0))
+    torch.compiler.reset()
