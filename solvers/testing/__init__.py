@@ -11,6 +11,7 @@ alone, and run on the CPU in about a second.
 from solvers.solver import Solver
 from solvers.testing.accuracy import check_dense_output, check_order, check_tolerance
 from solvers.testing.batches import check_batch_independence, check_statuses
+from solvers.testing.events import check_events
 from solvers.testing.gradients import check_gradients
 from solvers.testing.interface import (
     check_bad_input,
@@ -26,6 +27,7 @@ __all__ = [
     "check_dense_output",
     "check_dtypes",
     "check_evaluations",
+    "check_events",
     "check_gradients",
     "check_order",
     "check_solver",
@@ -61,4 +63,5 @@ def check_solver(solver: Solver, order: int | None = None, *, per_sample: bool =
         check_batch_independence(solver)
     check_statuses(solver, per_sample=per_sample)
     check_dense_output(solver, order)
+    check_events(solver)
     check_gradients(solver, order)

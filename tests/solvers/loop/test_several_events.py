@@ -149,6 +149,35 @@ def test_all_crossings_within_one_step() -> None:
     torch.testing.assert_close(found.events[0].times, times, rtol=0, atol=1e-8)
 
 
+@pytest.mark.parametrize("solver", [DormandPrince(), solvers.Heun(1), solvers.Euler(1)], ids=repr)
+def test_a_straight_line_through_several_roots_in_long_steps(solver: solvers.NativeSolver) -> None:
+    """The field lets the steps grow; the signs at both ends of one may be the same."""
+    y0 = torch.tensor([[-1.0], [1.0], [0.0]], dtype=F64)
+    event = Event(lambda t, y: y[:, 0] * (y[:, 0] - 2.5) * (y[:, 0] - 5.0), terminal=False)
+    found = solver.solve(lambda t, y: torch.ones_like(y), y0, (0.0, 10.0), event=event)
+    assert found.events[0].samples.tolist() == [0, 0, 0, 1, 1, 2, 2]
+    times = [1.0, 3.5, 6.0, 1.5, 4.0, 2.5, 5.0]
+    assert found.events[0].times.tolist() == pytest.approx(times, abs=1e-9)
+
+
+def test_times_of_a_tenth_of_a_picosecond() -> None:
+    """An electron in a field, over a micrometre."""
+    push, way = 1.7588e20, 1e-6
+    time = math.sqrt(2 * way / push)
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return torch.stack([y[:, 1], torch.full_like(y[:, 0], push)], 1)
+
+    event = Event(lambda t, y: y[:, 0] - way)
+    for solver in (DormandPrince(rtol=1e-8, atol=1e-14), solvers.Heun(10)):
+        y0 = torch.zeros(1, 2, dtype=F64)
+        found = solver.solve(field, y0, (0.0, 1.51 * time), event=event, dense=True)
+        assert found.event_time is not None
+        assert found.path is not None
+        assert float(found.event_time) == pytest.approx(time, rel=1e-9)
+        torch.testing.assert_close(found.path(found.event_time[None])[0], found.y)
+
+
 def test_a_dip_that_does_not_reach_zero() -> None:
     y0 = torch.ones(1, 1, dtype=F64)
     over = Event(lambda t, y: (t.view(-1) - 0.4).square() + 1e-6, terminal=False)

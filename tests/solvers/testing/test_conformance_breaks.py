@@ -19,6 +19,7 @@ from solvers import (
     ClassicRK4,
     DormandPrince,
     Heun,
+    NativeSolver,
     Problem,
     RungeKutta,
     Solution,
@@ -82,6 +83,30 @@ def test_a_wrong_interpolant_fails() -> None:
     line = tuple((weight, 0.0, 0.0, 0.0) for weight in tableau.b)
     wrong = RungeKutta(replace(tableau, interpolant=line))
     rejects(testing.check_dense_output, wrong, "should have order 4 between its steps too")
+
+
+class Warped(RungeKutta):
+    """Its path is at another time than it is asked for."""
+
+    def path(self, field: Any, y: Tensor, dt: Any, first: Tensor, result: Any) -> Any:
+        own = super().path(field, y, dt, first, result)
+        warped = lambda theta, *rest: own.formula(theta * theta, *rest)  # noqa: E731
+        return replace(own, formula=warped)
+
+
+class Elsewhere(NativeSolver, method=DormandPrince().method):
+    """Ends a sample at a state that is not on the surface."""
+
+    def solve_problem(self, problem: Any) -> Solution:
+        solution = super().solve_problem(problem)
+        return solution if solution.event_time is None else replace(solution, y=solution.y + 1e-3)
+
+
+def test_wrong_events_fail() -> None:
+    method = Warped(DormandPrince().method.tableau)  # type: ignore[attr-defined]
+    solver = NativeSolver(method=method, rtol=1e-5)
+    rejects(testing.check_events, solver, "find the times of the events")
+    rejects(testing.check_events, Elsewhere(rtol=1e-5), "end on the surface")
 
 
 @dataclass(frozen=True)
