@@ -244,7 +244,10 @@ def _one_system(solver: NativeSolver, problem: Problem) -> Solution:
     y0, times = problem.y0, problem.times
     shape = y0.shape
     if times is not None and not times.shared:
-        raise ValueError("with PID(shared=True) t_eval has shape (M,), the same for all samples")
+        raise ValueError(
+            "with PID(shared=True) t_eval has shape (M,), the same for all samples, whose time span "
+            "is then the same as well"
+        )
     events = tuple(
         replace(event, function=OneSystemsEvent(event.function, shape)) for event in problem.events
     )

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import solvers
-from solvers import PID, DormandPrince, ParameterisedField, SemilinearField
+from solvers import (
+    PID,
+    BacksolveAdjoint,
+    Checkpointing,
+    DormandPrince,
+    ParameterisedField,
+    SemilinearField,
+)
 
 _COMMON: dict[str, Any] = {
     "deadline": None,
@@ -276,3 +283,43 @@ def test_spans_of_each_sample_are_those_of_each_alone(case: Case, seed: int, tur
         alone = case.solve(case.y0[rows], span, case.field(rows)).y
         case.near(together.y[rows], alone, steps=together.stats.accepted)
     assert math.isfinite(float(together.y.abs().max()))
+
+
+def gradients(case: Case, solver: solvers.Solver, *, each: bool) -> list[Tensor]:
+    """Those of a loss to the state, the field, both ends and the asked times."""
+    t0, t1 = (torch.tensor(t, dtype=torch.float64) for t in case.span)
+    asked = torch.lerp(t0, t1, torch.linspace(0, 1, 3).double())
+    if each:  # every sample another part of the span
+        late = torch.linspace(0, 0.2, len(case.y0)).double()
+        t0, t1, asked = (t.unsqueeze(-1) + late * (t1 - t0) for t in (t0, t1, asked))
+        t0, t1 = t0.squeeze(0), t1.squeeze(0)
+    leaves = [x.clone().requires_grad_() for x in (case.y0, *case.tensors, t0, t1, asked)]
+    y0, matrix, shift, t0, t1, asked = leaves
+    own = replace(case, tensors=(matrix, shift))
+    solution = solver.solve(own.field(), y0, (t0, t1), t_eval=asked)
+    assert solution.ys is not None
+    loss = torch.sin(solution.y).sum() + torch.cos(solution.ys).sum() / 3
+    found = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+    return list(found)
+
+
+def all_near(case: Case, found: list[Tensor], expected: list[Tensor], steps: Any = 1) -> None:
+    for one, other in zip(found, expected, strict=True):
+        case.near(one.double(), other.double(), exact=case.tol is None, steps=steps)
+
+
+@given(cases([name for name in EVERY if name not in ADAPTER]), st.booleans())
+def test_checkpoints_change_no_gradient(case: Case, each: bool) -> None:
+    solver: Any = case.solver
+    kept = gradients(case, solver, each=each)
+    again = gradients(case, replace(solver, gradient=Checkpointing()), each=each)
+    all_near(replace(case, tol=None), again, kept)
+
+
+@given(cases(["dormand_prince", "tsit5", "bosh3"]), st.booleans())
+def test_the_adjoint_gives_the_gradient_within_tolerance(case: Case, each: bool) -> None:
+    case = replace(case, tau=None, span=(case.span[0] % 1, case.span[0] % 1 + 1))
+    solver: Any = case.solver
+    through = gradients(case, solver, each=each)
+    back = gradients(case, replace(solver, gradient=BacksolveAdjoint()), each=each)
+    all_near(case, back, through, steps=20)
