@@ -245,8 +245,8 @@ def _one_system(solver: NativeSolver, problem: Problem) -> Solution:
     shape = y0.shape
     if times is not None and not times.shared:
         raise ValueError(
-            "with PID(shared=True) t_eval has shape (M,), the same for all samples, whose time span "
-            "is then the same as well"
+            "with PID(shared=True) t_eval has shape (M,), the same for all samples, as "
+            "then is the time span"
         )
     events = tuple(
         replace(event, function=OneSystemsEvent(event.function, shape)) for event in problem.events

@@ -124,8 +124,8 @@ class TorchDiffEq(Solver):
             )
         if problem.times is not None and not problem.times.shared:
             raise ValueError(
-                "torchdiffeq's methods take the same t_eval for all samples, shape (M,), whose time "
-                "span is then the same as well: take a native solver for times of each"
+                "torchdiffeq's methods take the same t_eval for all samples, shape (M,), as "
+                "then is the time span: take a native solver for times of each"
             )
         if self.method == "scipy_solver" and _times_with_gradient(problem) is not None:
             raise ValueError(

@@ -100,6 +100,13 @@ class WrappedFunction:
         return self._around(self.function.with_tensors(*tensors) if tensors else self.function)
 
 
+def unwrapped(function: Any) -> Any:
+    """What the user gave."""
+    while isinstance(function, WrappedFunction):
+        function = function.function
+    return function
+
+
 def is_selectable(field: Any) -> bool:
     """Whether the field says itself how to ask it for a part of the batch."""
     return callable(getattr(field, "select", None)) and getattr(field, "selectable", True)

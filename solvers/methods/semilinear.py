@@ -15,6 +15,7 @@ from solvers.fields.base import (
     VectorField,
     evaluate,
 )
+from solvers.fields.batch_parts import unwrapped
 from solvers.fields.own_time import LeakBackwards
 from solvers.methods.arithmetic import Increment
 from solvers.methods.base import BoundMethod, Method
@@ -40,7 +41,7 @@ class SemilinearMethod(Method):
         if not isinstance(field, SemilinearField):
             raise ValueError(
                 f"{self.name} needs a SemilinearField, dy/dt = (target(t, y) - y) / tau; "
-                f"it was given {type(field).__name__}. Wrap the field as "
+                f"it was given {type(unwrapped(field)).__name__}. Wrap the field as "
                 "solvers.SemilinearField(target, tau), or take a general method such as heun."
             )
 

@@ -77,7 +77,10 @@ def test_gradients_to_all_times_of_every_solver(name: str) -> None:
         torch.testing.assert_close(one, other, rtol=loose(name), atol=loose(name))
 
 
-@pytest.mark.parametrize("name", ["uniform_euler", "heun", "classic_rk4", "exponential_euler"])
+@pytest.mark.parametrize(
+    "name",
+    ["uniform_euler", "heun", "classic_rk4", "exponential_euler", "rosenbrock23", "rodas5p"],
+)
 def test_they_are_those_of_the_numbers(name: str) -> None:
     """With a budget of steps to rounding, also of second order, whatever the steps' error."""
     solver, y0 = solvers.get(name, steps=3), torch.tensor([[1.0, -0.5]], dtype=F64)
@@ -220,6 +223,8 @@ def test_a_leak_in_times_of_its_own() -> None:
         expected = 0.25 + (y0 - 0.25) * torch.exp(-t1 / 0.5)[:, None]
         with pytest.raises(ValueError, match="backwards"):
             solvers.get(name).solve(field, y0, (1.0, 0.0))
+    with pytest.raises(ValueError, match="it was given function"):
+        solvers.get("etdrk2").solve(swing, y0, (0.0, t1))
     back = DormandPrince(rtol=1e-9, atol=1e-9).solve(field, expected.detach(), (t1, 0.0)).y
     torch.testing.assert_close(back, y0, rtol=1e-6, atol=1e-6)
 
