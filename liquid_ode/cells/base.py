@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, NoReturn, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
 import torch
 from torch import Tensor
@@ -111,6 +111,18 @@ class RecurrentCell(Wired, ABC):
     def output(self, states: Tensor) -> Tensor:
         """What a network passes on of states ``(..., *state)``: all, unless a cell says less."""
         return states
+
+    if TYPE_CHECKING:  # a module's own call is of Any
+
+        def __call__(
+            self,
+            x: Tensor,
+            h0: Tensor | None = None,
+            *,
+            duration: float | Tensor = 1.0,
+            durations: float | Tensor | None = None,
+            resets: Tensor | None = None,
+        ) -> Tensor: ...
 
     @untraced
     @explained

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -126,6 +126,16 @@ class GaussianDiffusion(nn.Module):
         """Where the model computes."""
         first = next(self.model.parameters(), None)
         return self.sigmas.device if first is None else first.device
+
+    if TYPE_CHECKING:  # a module's own call is of Any
+
+        def __call__(
+            self,
+            x0: Tensor,
+            class_labels: Tensor | None = None,
+            generator: torch.Generator | None = None,
+            rows: tuple[int, int] | None = None,
+        ) -> Tensor: ...
 
     def forward(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +107,10 @@ class Denoiser(nn.Module):
             for part in group:
                 part.stop_after(number)
         return twin
+
+    if TYPE_CHECKING:  # a module's own call is of Any
+
+        def __call__(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor: ...
 
     def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """The model's output for noisy images.

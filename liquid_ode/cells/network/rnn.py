@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -124,6 +124,26 @@ class LiquidRNN(nn.Module):
             raise ValueError(f"projection must be a size or a module, not {projection!r}")
         owned = self.cells if isinstance(projection, nn.Module) else self
         owned.to(device=device, dtype=dtype)
+
+    if TYPE_CHECKING:  # a module's own call is of Any
+
+        @overload
+        def __call__(
+            self,
+            x: Tensor,
+            h0: Tensor | None = None,
+            durations: float | Tensor | None = None,
+            resets: Tensor | None = None,
+        ) -> tuple[Tensor, Tensor]: ...
+        @overload
+        def __call__(
+            self,
+            x: PackedSequence,
+            h0: Tensor | None = None,
+            durations: float | PackedSequence | None = None,
+            resets: PackedSequence | None = None,
+        ) -> tuple[PackedSequence, Tensor]: ...
+        def __call__(self, x: Any, *more: Any, **named: Any) -> Any: ...
 
     @untraced
     @explained
