@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from solvers.checks import holds
+from solvers.fields.structures import leaves_of, rebuilt
 from solvers.path import SolutionPath
 
 State = TypeVar("State", default=Tensor)
@@ -199,9 +200,18 @@ class Solution(Generic[State]):
 
 
 def _shape(value: Any) -> str:
-    if not isinstance(value, Tensor):
-        return type(value).__name__
-    return f"{tuple(value.shape)} {value.dtype}".replace("torch.", "")
+    shapes = (
+        _Shown(f"{tuple(leaf.shape)} {leaf.dtype}".replace("torch.", ""))
+        for _, leaf in leaves_of(value)
+    )
+    return repr(rebuilt(value, shapes))
+
+
+class _Shown(str):
+    """Text without quotes, within a structure."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
 
 
 def _range(name: str, count: int | Tensor) -> str:

@@ -331,5 +331,8 @@ def test_a_solution_prints_as_one_line() -> None:
     assert "0 of 4 succeeded, 4 NON_FINITE" in text
     one = torch.tensor([1.0, 2.0])
     assert "Solution(y=(2,) float32, succeeded, nfe" in repr(Tsit5().solve(lambda t, y: -y, one))
+    pair = {"a": y0, "b": (y0,)}
+    text = repr(Heun(1).solve(lambda t, y: pair, pair))  # type: ignore[arg-type, return-value]
+    assert text.startswith("Solution(y={'a': (4, 1) float32, 'b': ((4, 1) float32,)}, 4 of 4")
     text = repr(Tsit5(step_size=PID(max_steps=1)).solve(lambda t, y: -y, one, throw=False))
     assert "Solution(y=(2,) float32, MAX_STEPS, nfe" in text
