@@ -15,12 +15,15 @@ ROLE = re.compile(r":(?:class|func|meth|attr|mod|data|obj|exc):`~?\.?([\w.]+)`")
 TOGETHER = re.compile(r"^( {4,})(\w+)((?:, \w+)+): (.*(?:\n\1 +.*)*)", flags=re.MULTILINE)
 PROMPT = re.compile(r"^>>> .*(?:\n(?!\n).+)*", flags=re.MULTILINE)
 
+# Functions that have the name of their module, which would be shown in their place.
+ELSEWHERE = {"from_ncps": "liquid_ode.cells.from_ncps.from_ncps"}
+
 
 class Docstrings(griffe.Extension):
     """Rewrites every docstring of a package once it is loaded."""
 
     def on_package(self, *, pkg: griffe.Module, loader: griffe.GriffeLoader, **_: Any) -> None:
-        shown = {path.rpartition(".")[2]: path for path in _public(pkg)}
+        shown = {path.rpartition(".")[2]: path for path in _public(pkg)} | ELSEWHERE
         members = {
             f"{shown[thing.name]}.{name}"
             for thing in _objects(pkg)

@@ -1,7 +1,8 @@
-"""Where and with what a measurement ran."""
+"""Where, when and with what a measurement ran."""
 
 from __future__ import annotations
 
+import datetime
 import platform
 import re
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Processor, threads, device and versions, as a benchmark records them beside its table."""
+    """Processor, threads, device, versions and date, as a benchmark records them beside its table."""
     device = torch.device(device)
     return {
         "processor": _processor(),
@@ -19,6 +20,7 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
     }
 
 
