@@ -15,6 +15,8 @@ import pytest
 
 import solvers
 from docs.tools.blocks import calls
+from liquid_ode import commands
+from liquid_ode.trained import find
 
 ROOT = Path(__file__).parent.parent
 
@@ -52,26 +54,31 @@ def failures(programs: Mapping[str, Sequence[str]], folder: Path) -> dict[str, s
     return read
 
 
-def script_calls(documents: Iterable[Path]) -> list[tuple[str, ...]]:
-    """Every call of one of our scripts in shell blocks, as its words from the script on."""
+def own_calls(documents: Iterable[Path]) -> list[tuple[str, ...]]:
+    """Every call of ours in shell blocks, as its words: from a script on, or of ``liquid-ode``."""
     found = {}
     for document in documents:
         for call in calls(document.read_text()):
-            scripts = [place for place, word in enumerate(call) if word.startswith("examples/")]
-            if scripts:
-                found[tuple(call[scripts[0] :])] = None
+            starts = (place for place, word in enumerate(call) if _is_ours(word))
+            place = next(starts, None)
+            if place is not None:
+                found[tuple(call[place:])] = None
     return list(found)
+
+
+def _is_ours(word: str) -> bool:
+    return word == "liquid-ode" or word.startswith("examples/")
 
 
 def check_call(
     call: Sequence[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The script of a call exists, and knows its options and its solver."""
-    script = ROOT / call[0]
-    monkeypatch.syspath_prepend(script.parent)
-    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    """What is called exists, and knows its options, its solver and its run."""
+    if call[0] != "liquid-ode":
+        monkeypatch.syspath_prepend((ROOT / call[0]).parent)
+        monkeypatch.setattr(sys, "argv", [call[0], "--help"])
     with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(script), run_name="__main__")
+        _print_help(call)
     assert end.value.code == 0
     printed = capsys.readouterr().out
     own = call[1 : call.index("--")] if "--" in call else call[1:]
@@ -80,6 +87,17 @@ def check_call(
     if "--solver" in call:
         name = call[call.index("--solver") + 1]
         assert name in solvers.names() or name.startswith(("learned:", "my_solvers:"))
+    for word in call:
+        if word.startswith("pretrained:"):
+            assert find(word).is_dir()
+
+
+def _print_help(call: Sequence[str]) -> None:
+    """Raises SystemExit, as a program ends."""
+    if call[0] == "liquid-ode":
+        assert call[1] in commands.COMMANDS
+        raise SystemExit(commands.main([call[1], "--help"]))
+    runpy.run_path(str(ROOT / call[0]), run_name="__main__")
 
 
 def _with_root() -> dict[str, str]:

@@ -8,7 +8,7 @@ import pytest
 
 from docs.tools.blocks import blocks, calls
 from liquid_ode import model_names, summary
-from tests.documents import ROOT, check_call, failures, script_calls
+from tests.documents import ROOT, check_call, failures, own_calls
 from tests.versions import needs_compiler
 
 README = ROOT / "README.md"
@@ -38,8 +38,8 @@ def test_there_are_blocks() -> None:
     assert len(calls(TEXT)) >= 3
 
 
-@pytest.mark.parametrize("call", script_calls([README]), ids=" ".join)
-def test_bash_blocks_name_scripts_and_options_that_exist(
+@pytest.mark.parametrize("call", own_calls([README]), ids=" ".join)
+def test_bash_blocks_name_what_exists(
     call: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     check_call(call, monkeypatch, capsys)

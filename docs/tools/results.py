@@ -12,18 +12,19 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "examples/benchmarks/results"
 TRAINED = ROOT / "liquid_ode/trained"
 
+_SHORT_RUN = "python examples/benchmarks/default_run.py -- --max-steps 700 --samples 0"
 COMMANDS = {
     "cell_speed": "python examples/benchmarks/cell_speed.py",
-    "contrast": "python examples/studies/contrast.py runs/improved-seed0 -n 500",
+    "contrast": "python examples/studies/contrast.py pretrained:improved -n 500",
     "default_run": "python examples/benchmarks/default_run.py",
-    "default_run_avx2": "python examples/benchmarks/default_run.py -- --max-steps 700 --samples 0",
-    "default_run_avx512": "python examples/benchmarks/default_run.py -- --max-steps 700 --samples 0",
+    "default_run_avx2": _SHORT_RUN,
+    "default_run_avx512": _SHORT_RUN,
     "denoising_loss": "python examples/benchmarks/denoising_loss.py RUN...",
-    "denoising_loss_by_solver": "python examples/studies/compare_solvers.py RUN",
+    "denoising_loss_by_solver": "liquid-ode compare RUN",
     "depth_guidance": "python examples/studies/depth_guidance.py RUN --early 1 2 3",
     "fit_sequence": "python examples/studies/fit_sequence.py",
     "gradient_memory": "python examples/benchmarks/gradient_memory.py",
-    "learned_solver": "python examples/benchmarks/learned_solver.py RUN",
+    "learned_solver": "python examples/benchmarks/learned_solver.py pretrained:recommended-seed0",
     "learned_solver_random": "python examples/benchmarks/learned_solver.py",
     "liquid_field_speed": "python examples/benchmarks/liquid_field_speed.py",
     "liquid_unet_choices": "python examples/studies/over_seeds.py RUN...",
@@ -147,7 +148,7 @@ def trained_table() -> str:
 
 def made_trained() -> str:
     """How the evaluations of those runs were made."""
-    command = "python examples/evaluate.py RUN -n 10000 --steps 50"
+    command = "liquid-ode evaluate RUN -n 10000 --steps 50"
     return _made(command, [each["environment"] for each in evaluations()])
 
 

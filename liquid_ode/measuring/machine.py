@@ -12,7 +12,7 @@ import torch
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Processor, threads, device, versions and date, as a benchmark records them beside its table."""
+    """Processor, threads, device, versions and date, which stand beside a table."""
     device = torch.device(device)
     return {
         "processor": _processor(),
