@@ -14,29 +14,30 @@ from mkdocs.structure.files import File, Files  # noqa: E402
 from docs.tools import pages  # noqa: E402
 from docs.tools.notebooks import notebook  # noqa: E402
 
-_tutorials: dict[str, str] = {}
+_run: dict[str, str] = {}
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pictures of examples/, and of each tutorial its figures and its notebook."""
+    """Add the pictures of examples/, and of each page its figures and its notebook."""
     for picture in sorted((ROOT / "examples/pictures").glob("*.png")):
         path = f"pictures/{picture.name}"
         files.append(File(path, str(ROOT / "examples"), config.site_dir, config.use_directory_urls))
     for file in list(files.documentation_pages()):
-        folder, _, name = file.src_uri.rpartition("/")
-        if folder != pages.RUN or name == "index.md":
-            continue
+        folder = file.src_uri.rpartition("/")[0]
         source = Path(str(file.abs_src_path))
-        page = pages.tutorial(source)
-        _tutorials[file.src_uri] = page.markdown
-        notebook_path = file.src_uri.removesuffix(".md") + ".ipynb"
-        own = notebook(pages.filled(source.read_text()))
-        files.append(File.generated(config, notebook_path, content=own))
-        for figure, content in page.files.items():
-            files.append(File.generated(config, f"{folder}/{figure}", content=content))
+        if not pages.is_run(source):
+            continue
+        page = pages.run(source)
+        _run[file.src_uri] = page.markdown
+        made: dict[str, str | bytes] = {f"{folder}/{name}": png for name, png in page.files.items()}
+        if folder == pages.NOTEBOOKS:
+            text = notebook(pages.filled(source.read_text()))
+            made[file.src_uri.removesuffix(".md") + ".ipynb"] = text
+        for path, content in made.items():
+            files.append(File.generated(config, path, content=content))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """The page with its figures; a tutorial with what its code shows."""
-    return _tutorials.get(page.file.src_uri) or pages.filled(markdown)
+    """The page with its figures, and what its code prints."""
+    return _run.get(page.file.src_uri) or pages.filled(markdown)

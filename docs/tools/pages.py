@@ -1,4 +1,4 @@
-"""Pages as the site shows them: figures filled in, tutorials with what their code shows."""
+"""Pages as the site shows them: figures filled in, and what their code prints and draws."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from docs.tools import results
-from docs.tools.blocks import parts
+from docs.tools.blocks import blocks, parts
 from docs.tools.execute import execute
 
 DOCS = results.ROOT / "docs"
-RUN = "tutorials"  # the folder whose pages show what their code prints and draws
+NOTEBOOKS = "tutorials"  # the folder whose pages are notebooks too
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,15 @@ def filled(markdown: str) -> str:
     return _environment().from_string(markdown).render()
 
 
-def tutorial(path: Path) -> Page:
-    """A tutorial with what each of its blocks prints and draws, and a link to its notebook."""
-    markdown = filled(path.read_text())
-    cut = parts(markdown)
+def is_run(path: Path) -> bool:
+    """Whether a page's code prints or draws something to be shown."""
+    code = "".join(blocks(path.read_text(), "python"))
+    return "print(" in code or "pyplot" in code
+
+
+def run(path: Path) -> Page:
+    """A page with what each of its blocks prints and draws, a tutorial with its notebook."""
+    cut = parts(filled(path.read_text()))
     outputs = iter(execute([text for language, text in cut if language == "python"], path.name))
     files: dict[str, bytes] = {}
 
@@ -61,6 +66,8 @@ def tutorial(path: Path) -> Page:
                 yield f"\n![figure {len(files)}]({name})\n"
 
     body = "".join(written())
+    if path.parent.name != NOTEBOOKS:
+        return Page(body, files)
     title, _, rest = body.partition("\n")
     link = f"[This page as a notebook]({path.stem}.ipynb){{ .notebook }}"
     return Page(f"{title}\n\n{link}\n{rest}", files)

@@ -32,6 +32,7 @@ COMMANDS = {
     "model_speed_avx2": "python examples/benchmarks/model_speed.py",
     "sample_speed": "python examples/benchmarks/sample_speed.py",
     "sequence_memory": "python examples/benchmarks/sequence_memory.py",
+    "stiff": "python examples/benchmarks/stiff.py",
     "stiff_liquid": "python examples/benchmarks/stiff_liquid.py",
     "train_speed": "python examples/benchmarks/train_speed.py",
     "train_speed_compiled": "python examples/benchmarks/train_speed.py --batch-sizes 16",

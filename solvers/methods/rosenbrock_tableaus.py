@@ -22,8 +22,10 @@ class RosenbrockTableau(Tableau[float]):
                              + time_i dt df/dt,
     y1 = y + sum_j b_j u_j,  J = df/dy and df/dt at (t, y).
 
-    Args: those of :class:`solvers.methods.tableaus.Tableau`, where ``b`` and ``embedded`` are the
-        weights of the u_j, and
+    What is not named here is as of :class:`solvers.methods.tableaus.Tableau`, where ``b`` and
+    ``embedded`` are the weights of the u_j.
+
+    Args:
         gamma: of the diagonal, positive.
         coupling: rows 2 to s of the strictly lower triangle.
         time: the weights of df/dt.
