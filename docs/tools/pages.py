@@ -59,7 +59,7 @@ def run(path: Path) -> Page:
             yield f"```{language}\n{text}```\n"
             shown = next(outputs) if language == "python" else None
             if shown is not None and shown.text:
-                yield f'\n```text title="prints"\n{shown.text}\n```\n'
+                yield f"\n``` {{ .text .prints }}\n{shown.text}\n```\n"
             for figure in shown.figures if shown is not None else ():
                 name = f"{path.stem}-{len(files) + 1}.png"
                 files[name] = figure
