@@ -19,7 +19,8 @@ from solvers.loop.integration import Integration
 from solvers.loop.problem import Problem
 from solvers.methods.base import Method
 from solvers.methods.interpolation import Path, line
-from solvers.path import Piece, SolutionPath
+from solvers.methods.pieces import Piece
+from solvers.path import SolutionPath
 from solvers.solution import Solution, Stats, all_finite, all_succeeded, batch_shape
 from solvers.solver import Solver, Span
 from solvers.step_size.pid import PID

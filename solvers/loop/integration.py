@@ -32,7 +32,7 @@ from solvers.loop.step import Step, time_of, times_of, try_compiled, try_step
 from solvers.methods.arithmetic import seen_time, time_dtype
 from solvers.methods.base import BoundMethod, Method
 from solvers.methods.interpolation import Path
-from solvers.path import Piece
+from solvers.methods.pieces import Piece
 from solvers.solution import (
     SUCCESS,
     Solution,

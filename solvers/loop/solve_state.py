@@ -9,7 +9,7 @@ from torch import Tensor
 from solvers.loop.crossings import Crossed, Stops
 from solvers.loop.saved_times import Record
 from solvers.methods.base import BoundMethod
-from solvers.path import Piece
+from solvers.methods.pieces import Piece
 
 
 class Finished(NamedTuple):
