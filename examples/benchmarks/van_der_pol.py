@@ -56,7 +56,7 @@ def torchode_rows(mu: Tensor, y0: Tensor, end: float) -> dict[str, Callable[[], 
     def solver() -> nn.Module:
         term = torchode.ODETerm(Oscillators(mu))
         control = torchode.IntegralController(atol=TOLERANCE, rtol=TOLERANCE, term=term)
-        return torchode.AutoDiffAdjoint(torchode.DormandPrince(term=term), control)
+        return torchode.AutoDiffAdjoint(torchode.Dopri5(term=term), control)
 
     def run(solver: Any) -> Callable[[], Tensor]:
         def solve() -> Tensor:
@@ -70,8 +70,8 @@ def torchode_rows(mu: Tensor, y0: Tensor, end: float) -> dict[str, Callable[[], 
         warnings.simplefilter("ignore")  # TorchScript is deprecated
         scripted = torch.jit.script(solver())
     return {
-        "torchode DormandPrince": run(solver()),
-        "torchode DormandPrince, TorchScript": run(scripted),
+        "torchode Dopri5": run(solver()),
+        "torchode Dopri5, TorchScript": run(scripted),
     }
 
 

@@ -253,6 +253,8 @@ def evaluate(function: Function, t: Tensor, y: Tensor, what: str = "field(t, y)"
             "torch.where(t < a, x, z) for an if. Or let all samples share their steps, and t have "
             "no axes: step_size=PID(shared=True) for error control, Uniform(steps) for equal steps"
         ) from error
+    if type(value) is Tensor and value.dtype == y.dtype and value.shape == y.shape:
+        return value  # first, for a step of a small batch notices every call
     if isinstance(value, tuple):
         return tuple(check_like(each, y, what) for each in value)
     return check_like(value, y, what)

@@ -50,7 +50,9 @@ class ParameterisedField:
         return self.function(t, y, *self.arguments, *more)
 
     def select(self, rows: Rows) -> ParameterisedField:
-        return self.with_tensors(*(value[rows] for value in self.arguments))
+        if isinstance(rows, slice):
+            return self.with_tensors(*(value[rows] for value in self.arguments))
+        return self.with_tensors(*(value.index_select(0, rows) for value in self.arguments))
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

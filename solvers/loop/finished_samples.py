@@ -38,10 +38,10 @@ def end_samples(
         rows = torch.arange(ended.shape[0], device=ended.device)
     counts = at.accepted if at.accepted is not None else torch.zeros_like(rows)
     finished = Finished(
-        rows[gone],
-        at.y[gone],
-        status[gone],
-        counts[gone],
+        rows.index_select(0, gone),
+        at.y.index_select(0, gone),
+        status.index_select(0, gone),
+        counts.index_select(0, gone),
         at.tries,
         at.evaluations if droppable else None,
         None if stops is None else Stops(stops.times[gone], stops.which[gone]),
@@ -49,15 +49,16 @@ def end_samples(
     at = at._replace(finished=(*at.finished, finished), live=at.live - gone.shape[0])
     if at.live == 0:
         return at
-    if torch.is_grad_enabled() and bool((status[gone] != SUCCESS).any()):
+    if torch.is_grad_enabled() and bool((finished.status != SUCCESS).any()):
         at = at._replace(first=None)  # it may not be finite, nor its gradient
     if droppable:
         kept = (~ended).nonzero().view(-1)
         events = tuple(select(event, kept) for event in at.events)
         bound = at.bound.on(select(at.bound.field, kept))
-        return at.at_rows(kept)._replace(bound=bound, events=events, rows=rows[kept])
+        own = rows.index_select(0, kept)
+        return at.at_rows(kept, bound=bound, events=events, rows=own)
     done = ended if at.done is None else ended | at.done
-    return at.at_rows(_standing_in(~done))._replace(done=done)
+    return at.at_rows(_standing_in(~done), done=done)
 
 
 def _standing_in(good: Tensor) -> Tensor:

@@ -219,7 +219,10 @@ class Integration:
             accepted: which samples take it, ``(n, 1, ..., 1)``; None for all.
             stops: which end at an event in it; None without events.
         """
-        problem, ends = self.problem, (at.control.remaining, after.control.remaining)
+        problem = self.problem
+        if problem.times is None and not problem.dense:
+            return after
+        ends = at.control.remaining, after.control.remaining
         last = not self.rule.running(after.control)
         if problem.dense:
             t1 = problem.t_span[1]
@@ -234,13 +237,16 @@ class Integration:
         return after._replace(records=at.records + records)
 
     @staticmethod
-    def _moved(at: SolveState, step: Step, y: Tensor, first: Tensor | None) -> SolveState:
+    def _moved(
+        at: SolveState, step: Step, y: Tensor, first: Tensor | None, accepted: Tensor | None = None
+    ) -> SolveState:
         return at._replace(
             y=y,
             control=step.judgement.control,
             first=first,
             evaluations=at.evaluations + step.evaluations,
             tries=at.tries + 1,
+            accepted=accepted,
         )
 
     def _take_where_accepted(self, at: SolveState, step: Step) -> SolveState:
@@ -253,15 +259,15 @@ class Integration:
         first = None
         if result.last is not None:
             first = torch.where(accepted, result.last, step.first)
-        after = self._moved(at, step, torch.where(accepted, result.y, at.y), first)
-        if after.tries >= self.rule.most_tries:
+        y = torch.where(accepted, result.y, at.y)
+        if at.tries + 1 >= self.rule.most_tries:
             ended = torch.ones_like(ended)
         if at.done is not None:
             ended = ended & ~at.done
             accepted = accepted & ~at.done.view(accepted.shape)
         taken = accepted.view(-1)
         counts = taken.long() if at.accepted is None else at.accepted + taken
-        after = after._replace(accepted=counts)
+        after = self._moved(at, step, y, first, counts)
         stops = None
         if self.problem.events:
             after, stops = self._meet_events(at, after, step, taken)

@@ -55,19 +55,22 @@ class SolveState(NamedTuple):
     finished: tuple[Finished, ...] = ()
     records: tuple[Record, ...] = ()
 
-    def at_rows(self, rows: Tensor) -> SolveState:
-        """The samples ``rows``, a sample as often as it is named; the field stays as it is."""
+    def at_rows(self, which: Tensor, **more: Any) -> SolveState:
+        """The samples ``which``, a sample as often as it is named, and ``more`` that changes.
 
-        def part(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values[rows]
+        The field stays as it is.
+        """
 
-        control = type(self.control)(
-            *(x[rows] if isinstance(x, Tensor) and x.ndim else x for x in self.control)
-        )
+        def part(values: Any) -> Any:
+            if not isinstance(values, Tensor) or not values.ndim:
+                return values
+            return values.index_select(0, which)
+
         return self._replace(
-            y=self.y[rows],
-            control=control,
+            y=part(self.y),
+            control=type(self.control)(*map(part, self.control)),
             first=part(self.first),
             accepted=part(self.accepted),
-            event_values=tuple(values[rows] for values in self.event_values),
+            event_values=tuple(map(part, self.event_values)),
+            **more,
         )

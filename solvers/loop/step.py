@@ -43,11 +43,10 @@ class Step(NamedTuple):
 
 def time_of(end: float | Tensor, remaining: Increment, y: Tensor) -> Tensor:
     """The present time as a tensor that broadcasts against the state."""
-    time = end - remaining
-    if isinstance(time, Tensor):
-        return time
+    if isinstance(remaining, Tensor):
+        return torch.sub(end, remaining)  # in less than end - remaining takes of a number
     dtype = torch.promote_types(y.dtype, torch.float32)
-    return torch.full((), time, dtype=dtype, device=y.device)
+    return torch.full((), float(end) - remaining, dtype=dtype, device=y.device)
 
 
 def times_of(end: float, remaining: Increment, y: Tensor) -> Tensor:

@@ -75,40 +75,73 @@ class _InPlace(BoundMethod):
     """
 
     method: RungeKutta
-    _matrix: Tensor | None = None  # the slopes times dt, (elements, stages)
+    _numbers: _Numbers | None = None
+    _slopes: _Slopes | None = None  # kept from step to step
+    _written = False  # whether it holds those of the step made last
+
+    def on(self, field: VectorField) -> BoundMethod:
+        bound = _InPlace(self.method, field)
+        bound._numbers = self._numbers
+        return bound
 
     def step(self, t: Tensor, y: Tensor, dt: Increment, first: Tensor) -> StepResult:
         followed = torch.is_grad_enabled() or is_dual(y) or is_dual(first)
+        self._written = not followed and isinstance(dt, Tensor)
         if followed or not isinstance(dt, Tensor):
-            self._matrix = None
             return super().step(t, y, dt, first)
-        tableau = self.method.tableau
-        scaled = torch.empty((tableau.stages, *y.shape), dtype=y.dtype, device=y.device)
-        matrix = scaled.view(tableau.stages, -1).t()
-        rows = _rows(tableau, y.dtype, y.device)
-        flat = y.reshape(-1)
+        kept, flat, shape = self._slopes, y.reshape(-1), y.shape
+        if kept is None or kept.shape != shape:
+            if self._numbers is None:
+                self._numbers = _numbers(self.method.tableau, y.dtype, y.device)
+            kept = self._slopes = _Slopes(self._numbers, y)
         slopes = [first]
-        for i, node in enumerate(tableau.c[1:]):
-            torch.mul(slopes[i], dt, out=scaled[i])
-            inner = torch.addmv(flat, matrix[:, : i + 1], rows[i]).view_as(y)
-            slopes.append(evaluate(self.field, later(t, node, dt), inner))
-        torch.mul(slopes[-1], dt, out=scaled[-1])
-        self._matrix = matrix
-        if tableau.first_same_as_last:
+        # Of a field that takes no notice of it there is one time.
+        times = torch.addcmul(t, kept.nodes, dt).unbind() if t.ndim else (t,) * len(kept.parts)
+        for row, part, into, time in zip(kept.rows, kept.parts, kept.each, times, strict=False):
+            torch.mul(slopes[-1], dt, out=into)
+            inner = torch.addmv(flat, part, row).view(shape)
+            slopes.append(evaluate(self.field, time, inner))
+        torch.mul(slopes[-1], dt, out=kept.each[-1])
+        if self.method.first_same_as_last:
             return StepResult(inner, None, slopes[-1], tuple(slopes))
-        y1 = torch.addmv(flat, matrix, rows[-2]).view_as(y)
+        y1 = torch.addmv(flat, kept.matrix, kept.rows[-2]).view(shape)
         return StepResult(y1, None, None, tuple(slopes))
 
     def error(self, result: StepResult, dt: Increment) -> Tensor:
-        if self._matrix is None:
+        if not self._written or self._slopes is None:
             return super().error(result, dt)
-        y = result.y
-        weights = _rows(self.method.tableau, y.dtype, y.device)[-1]
-        return torch.mv(self._matrix, weights).view_as(y)
+        return torch.mv(self._slopes.matrix, self._slopes.rows[-1]).view(result.y.shape)
+
+
+class _Slopes:
+    """The slopes of one step, times dt, and the views on them that its stages use.
+
+    Attributes:
+        shape: of y.
+        each: one by one, of that shape.
+        matrix: all of them, ``(elements, stages)``.
+        parts: the first of them, for every stage after the first.
+        rows: the rows of a, b and the error weights.
+        nodes: c of every stage after the first, ``(stages - 1, 1, ..., 1)``.
+    """
+
+    def __init__(self, numbers: _Numbers, y: Tensor) -> None:
+        self.rows, nodes = numbers
+        self.shape = y.shape
+        stages = len(nodes) + 1
+        scaled = y.new_empty((stages, *y.shape))
+        self.each = scaled.unbind()
+        self.matrix = matrix = scaled.view(stages, -1).t()
+        self.parts = [matrix.narrow(1, 0, count) for count in range(1, stages)]
+        self.nodes = nodes.view(-1, *[1] * y.ndim)
+
+
+_Numbers = tuple[tuple[Tensor, ...], Tensor]
 
 
 @cache
-def _rows(tableau: ButcherTableau, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
-    """The rows of a, b and the error weights as vectors."""
-    rows = (*tableau.a, tableau.b, tableau.error_weights or ())
-    return tuple(torch.tensor(row, dtype=dtype, device=device) for row in rows)
+def _numbers(tableau: ButcherTableau, dtype: torch.dtype, device: torch.device) -> _Numbers:
+    """The rows of a, b and the error weights as vectors; the nodes after the first."""
+    rows = (*tableau.a, tableau.b, tableau.error_weights or (), tableau.c[1:])
+    *vectors, nodes = (torch.tensor(row, dtype=dtype, device=device) for row in rows)
+    return tuple(vectors), nodes

@@ -14,7 +14,7 @@ from solvers.checks import check_flag, check_number, check_steps, check_toleranc
 from solvers.fields.structures import Layout, leaves_of
 from solvers.methods.arithmetic import Increment, seen_time, time_dtype
 from solvers.methods.base import BoundMethod, Method, StepResult
-from solvers.solution import MAX_STEPS, NON_FINITE, STEP_UNDERFLOW, SUCCESS
+from solvers.solution import MAX_STEPS, NON_FINITE, STEP_UNDERFLOW
 from solvers.step_size.rules import (
     Judgement,
     Span,
@@ -40,9 +40,9 @@ class ErrorControl(NamedTuple):
     ratio_before: Tensor | None
     smallest: Tensor
     """A step below this cannot be resolved; no axes."""
-    rtol: float | Tensor
-    """The tolerances, with the axes of the state where they are tensors."""
-    atol: float | Tensor
+    rtol: Tensor
+    """The tolerances, with the axes of the state or without any."""
+    atol: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,8 +185,20 @@ class PID(StepSizeRule):
     def propose(self, control: ErrorControl, derivative: Tensor | None) -> Increment:
         return torch.minimum(control.dt, control.remaining)
 
-    @torch.no_grad()
     def judge(
+        self,
+        control: ErrorControl,
+        dt: Increment,
+        result: StepResult,
+        y: Tensor,
+        bound: BoundMethod,
+    ) -> Judgement:
+        if not torch.is_grad_enabled():  # asked first, since a step of a small batch pays for both
+            return self._judged(control, dt, result, y, bound)
+        with torch.no_grad():
+            return self._judged(control, dt, result, y, bound)
+
+    def _judged(
         self,
         control: ErrorControl,
         dt: Increment,
@@ -197,7 +209,8 @@ class PID(StepSizeRule):
         order = bound.method.error_order or 1
         # Detached: no_grad does not stop forward-mode differentiation.
         largest = torch.maximum(y.detach().abs(), result.y.detach().abs())
-        scaled = bound.error(result, dt).detach() / largest.mul_(control.rtol).add_(control.atol)
+        allowed = torch.addcmul(control.atol, largest, control.rtol)
+        scaled = bound.error(result, dt).detach() / allowed
         # A NaN, of the error or of the state, is an infinite error.
         ratio = self._ratio(scaled, dt).nan_to_num_(nan=math.inf, posinf=math.inf)
         accepted = ratio <= 1
@@ -205,17 +218,17 @@ class PID(StepSizeRule):
         if self.dt_max is not None:
             next_dt.clamp_(max=self.dt_max)
         # Less the step as it was before it was cut at t1, and rounded to the dtype of the state.
-        left = (control.remaining - control.dt).clamp_(min=0)
+        left = (control.remaining - control.dt).relu_()
         remaining = torch.where(accepted, left, control.remaining)
         last, before = control.last_ratio, control.ratio_before
         if before is not None and last is not None:
             before = torch.where(accepted, last, before)
         if last is not None:
             last = torch.where(accepted, ratio, last)
-        lost = (next_dt < control.smallest).logical_and_(~accepted)
+        lost = (next_dt < control.smallest) > accepted  # the one and not the other
         if self.dt_min is not None:  # an accepted step is no reason to give up
             next_dt = torch.where(accepted, next_dt.clamp(min=self.dt_min), next_dt)
-        ended = (remaining <= 0).logical_or_(lost).view(-1)
+        ended = remaining.logical_not().logical_or_(lost).view(-1)
         after = ErrorControl(
             remaining, next_dt, ratio, last, before, control.smallest, control.rtol, control.atol
         )
@@ -243,11 +256,13 @@ class PID(StepSizeRule):
 
     def status(self, judgement: Judgement) -> Tensor:
         control: ErrorControl = judgement.control
-        arrived = control.remaining <= 0
-        lost = (control.dt < control.smallest) & ~torch.as_tensor(judgement.accepted)
-        unable = torch.where(torch.isinf(control.ratio), int(NON_FINITE), int(STEP_UNDERFLOW))
-        codes = torch.where(lost, unable, int(MAX_STEPS))
-        return torch.where(arrived, int(SUCCESS), codes).view(-1).to(torch.int8)
+        on_its_way = control.remaining.bool()
+        codes = on_its_way.to(torch.int8).mul_(int(MAX_STEPS))  # SUCCESS is 0
+        lost = (control.dt < control.smallest) > torch.as_tensor(judgement.accepted)
+        if bool(lost.any()):
+            codes.masked_fill_(lost, int(STEP_UNDERFLOW))
+            codes.masked_fill_(lost & torch.isinf(control.ratio), int(NON_FINITE))
+        return codes.view(-1)
 
     @property
     def most_tries(self) -> float:  # type: ignore[override]
@@ -259,8 +274,8 @@ class PID(StepSizeRule):
         span: Span,
         y0: Tensor,
         first: Tensor,
-        rtol: float | Tensor,
-        atol: float | Tensor,
+        rtol: Tensor,
+        atol: Tensor,
     ) -> Tensor:
         """A step whose explicit Euler error is about a hundredth of the tolerance."""
         order = bound.method.error_order or 1
@@ -300,14 +315,14 @@ def _at_least(tolerance: Any, smallest: float | Tensor) -> Any:
     return max(tolerance, smallest)
 
 
-def _tolerance(name: str, tolerance: Any, y0: Tensor) -> float | Tensor:
+def _tolerance(name: str, tolerance: Any, y0: Tensor) -> Tensor:
     """A tolerance for the states of this solve.
 
     Raises:
         ValueError: where it does not fit the state.
     """
     if isinstance(tolerance, (int, float)):
-        return tolerance
+        return torch.tensor(tolerance, dtype=y0.dtype, device=y0.device)
     try:
         return tolerance.to(y0).broadcast_to(y0.shape)
     except (AttributeError, RuntimeError) as error:
