@@ -12,6 +12,11 @@ from pathlib import Path
 _OURS = "torchdiffeq_adapter.py"  # which a folder of that name has by no chance
 
 
+def _is_ours(place: Path) -> bool:
+    """Beside this package, as it is installed (in an archive too), or with our files."""
+    return place.parent == Path(__file__).parent.parent or (place / _OURS).is_file()
+
+
 def refuse_other_solvers() -> None:
     """Raise ImportError where another ``solvers`` is found first; nothing is imported.
 
@@ -26,7 +31,7 @@ def refuse_other_solvers() -> None:
             "install liquid_ode anew"
         )
     places = [] if spec is None else list(spec.submodule_search_locations or ())
-    if any((Path(place) / _OURS).is_file() for place in places):
+    if any(_is_ours(Path(place)) for place in places):
         return
     found = getattr(loaded, "__file__", None) or getattr(spec, "origin", None) or places
     raise ImportError(

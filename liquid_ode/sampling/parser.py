@@ -9,7 +9,13 @@ from typing import Any
 import solvers
 from liquid_ode.arguments import A_RUN, Parser
 from liquid_ode.sampling.options import GRIDS, LEARNED, SAMPLERS
-from liquid_ode.training.cli import TOLERANCES, add_solver_steps, add_tolerances, key_value
+from liquid_ode.training.cli import (
+    TOLERANCES,
+    add_solver_steps,
+    add_tolerances,
+    key_value,
+    solver_options_shown,
+)
 from liquid_ode.training.machine import PRECISIONS
 
 
@@ -40,6 +46,7 @@ def add_drawing(parser: argparse.ArgumentParser) -> None:
     """The options of sampler, guidance and solver of the cells, the same in all commands."""
     _add_sampler(parser.add_argument_group("sampler"))
     _add_guidance(parser.add_argument_group("classes and guidance"))
+    parser.epilog = solver_options_shown()
     cells = parser.add_argument_group("solver of the cells")
     cells.add_argument(
         "--solver", metavar="NAME", help=f"{_solver_names()} (default: the run's own)"

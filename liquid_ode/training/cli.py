@@ -190,11 +190,7 @@ def make_parser(preset: str = "improved", prog: str | None = None) -> Parser:
                 "options of each model, as --model-option KEY=VALUE (more: liquid-ode models NAME)",
                 {name: options_shown(_own_options(name)) for name in model_names()},
             ),
-            options_of_each(
-                "options of each solver, as --solver-option KEY=VALUE (more: liquid-ode solvers "
-                "NAME); the steps of a model's cells are --solver-steps",
-                {name: options_shown(solvers.options(name)) for name in solvers.names()},
-            ),
+            solver_options_shown(),
         ]
     )
     defaults = TrainConfig.from_preset(preset)
@@ -210,6 +206,15 @@ def make_parser(preset: str = "improved", prog: str | None = None) -> Parser:
         if field.name == "solver_options":
             add_tolerances(groups[section])
     return parser
+
+
+def solver_options_shown() -> str:
+    """For the end of a help: the options of each solver."""
+    return options_of_each(
+        "options of each solver, as --solver-option KEY=VALUE (more: liquid-ode solvers NAME);\n"
+        "the steps of a model's cells are --solver-steps",
+        {name: options_shown(solvers.options(name)) for name in solvers.names()},
+    )
 
 
 def _own_options(model: str) -> dict[str, Any]:

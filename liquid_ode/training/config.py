@@ -333,7 +333,8 @@ class TrainConfig:
         unknown = [name for name in settings if name not in known]
         if unknown:
             raise ValueError(
-                f"unknown training settings: {', '.join(map(repr, unknown))}; "
+                f"unknown training settings: {', '.join(map(repr, unknown))}"
+                f"{did_you_mean(unknown[0], known)}; "
                 f"the settings are {', '.join(known)}"
             )
         return cls(**settings)

@@ -105,7 +105,7 @@ def test_a_bad_value_is_refused_by_name(settings: dict[str, object], message: st
 
 
 def test_unknown_settings_and_presets_are_refused() -> None:
-    with pytest.raises(ValueError, match="unknown training settings: 'epoch'; the settings are"):
+    with pytest.raises(ValueError, match=r"'epoch' \(did you mean 'epochs'\?\); the settings are"):
         TrainConfig.from_json('{"epoch": 3}')
     with pytest.raises(ValueError, match="must be JSON"):
         TrainConfig.from_json("{")
