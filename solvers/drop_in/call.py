@@ -106,8 +106,8 @@ class OfTuple(WrappedFunction):
 
         def parts() -> Iterator[Any]:
             for (_, like), (_, part) in zip(own, given, strict=True):
-                fits = isinstance(part, Tensor) and part.numel() == like.numel()
-                yield part.reshape(like.shape) if fits else part
+                odd = isinstance(part, Tensor) and part.shape != like.shape
+                yield part.reshape(like.shape) if odd and part.numel() == like.numel() else part
 
         return rebuilt(y0, parts())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -119,7 +119,7 @@ class Layout:
             value = check_like(given[path], leaf, f"{what}{path}" if path else what)
             if value.is_complex():
                 value = torch.view_as_real(value.resolve_conj())
-            parts.append(value.reshape(*self.batch, self.width(leaf)).to(self.dtype))
+            parts.append(_shaped(value, (*self.batch, self.width(leaf))).to(self.dtype))
         return torch.cat(parts, -1)
 
     def unpack(self, packed: Tensor) -> Any:
@@ -134,7 +134,7 @@ class Layout:
                 real = part.to(leaf.real.dtype).reshape(*shape, 2)
                 parts.append(torch.view_as_complex(real.contiguous()))
             else:
-                parts.append(part.to(leaf.dtype).reshape(shape))
+                parts.append(_shaped(part.to(leaf.dtype), shape))
         return rebuilt(self.structure, iter(parts))
 
     def width(self, leaf: Tensor) -> int:
@@ -172,6 +172,11 @@ class Layout:
         if any(part.ndim > 1 for part in parts):  # a row for each sample
             parts = [part.expand(*self.batch, part.shape[-1]) for part in parts]
         return torch.cat(parts, -1)
+
+
+def _shaped(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """It in a shape, itself where it has that: a view would be a node of the graph."""
+    return x if tuple(x.shape) == tuple(shape) else x.reshape(shape)
 
 
 def _check_leaf(path: str, leaf: Any) -> None:

@@ -12,23 +12,21 @@ from torch import Tensor
 
 from solvers.checks import holds, within_a_transform
 from solvers.fields.base import VectorField
-from solvers.fields.batch_parts import is_selectable, select
+from solvers.fields.batch_parts import select
+from solvers.gradients.adjoint_equation import AdjointField, Time, add_to, gathering, of_rows
 from solvers.gradients.adjoint_events import Landmarks, gathered
 from solvers.gradients.modes import GradientMode
 from solvers.gradients.sources import OTHERS, Sources, with_own_tensors
 from solvers.loop.integration import Integration
 from solvers.loop.problem import Problem
 from solvers.loop.saved_times import Times
-from solvers.loop.solve_state import SolveState
-from solvers.loop.step import Step, time_of
-from solvers.methods.arithmetic import advance, seen_time, time_dtype
+from solvers.loop.step import time_of
+from solvers.methods.arithmetic import seen_time, time_dtype
 from solvers.methods.base import Method
 from solvers.methods.runge_kutta import RungeKutta
 from solvers.solution import SUCCESS, Solution
 from solvers.step_size.pid import PID
 from solvers.step_size.rules import BudgetRule, Examined, StepSizeRule
-
-Time = float | Tensor
 
 
 class Stepper(Protocol):
@@ -187,89 +185,6 @@ def _as_steps_give(time: float, y: Tensor, rule: StepSizeRule) -> Tensor:
     return seen_time(t.expand(len(y), *[1] * (y.ndim - 1)), y)
 
 
-class _Adjoint:
-    """d/ds of (y, a), stacked as ``(B, 2, ...)``, over s with t = end - speed s.
-
-    ``end`` and ``speed`` are numbers, or have an entry a sample ``(B,)``.
-    """
-
-    independent = True  # as the field's rows were found to be on the way there
-
-    def __init__(self, field: VectorField, end: Time, speed: Time, sources: Sources) -> None:
-        self.field, self.end, self.speed, self.sources = field, end, speed, sources
-        self.selectable = is_selectable(field)
-
-    def graph(self, s: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The state as a leaf, and dy/dt at it."""
-        s = s.squeeze(1) if s.ndim else s
-        if isinstance(self.speed, Tensor):
-            s = _of_rows(self.speed, y) * s.to(self.speed.dtype)
-        t = (_of_rows(self.end, y) - s).to(y.dtype if s.ndim else s.dtype)
-        with torch.enable_grad():
-            y = y.detach().requires_grad_()
-            slope = self.field(t, y)
-        self.sources.check(slope, y)
-        return y, slope
-
-    def __call__(self, s: Tensor, both: Tensor) -> Tensor:
-        y, a = both.unbind(1)
-        y, slope = self.graph(s, y)
-        pulled = torch.zeros_like(a)
-        if slope.requires_grad:
-            (pulled,) = torch.autograd.grad(
-                slope, y, a, retain_graph=True, allow_unused=True, materialize_grads=True
-            )
-        change = torch.stack((-slope.detach(), pulled), 1)
-        if isinstance(self.speed, Tensor):
-            change = change * _of_rows(self.speed, change).to(change.dtype)
-        return change
-
-    def select(self, rows: Any) -> _Adjoint:
-        end, speed = (x[rows] if isinstance(x, Tensor) else x for x in (self.end, self.speed))
-        with torch.enable_grad():  # the gradient goes to the tensors of all samples
-            return _Adjoint(select(self.field, rows), end, speed, self.sources)
-
-
-class _Quadrature:
-    """int a^T df/dtheta dt by the weights of the steps that are taken."""
-
-    def __init__(self, method: Method, tensors: Sequence[Tensor]) -> None:
-        self.tableau = cast(RungeKutta, method).tableau
-        self.tensors = tensors
-        self.totals: list[Tensor | None] = [None] * len(tensors)
-
-    def __call__(self, at: SolveState, step: Step) -> None:
-        taken = step.judgement.accepted
-        for index, weight in enumerate(self.tableau.b):
-            if not weight:
-                continue
-            row = self.tableau.a[index - 1] if index else ()
-            y, a = advance(at.y, step.dt, row, step.result.slopes[:index]).unbind(1)
-            scale = step.dt * weight if taken is None else step.dt * weight * taken
-            if at.done is not None:
-                scale = scale * ~at.done.view(-1, *[1] * (at.y.ndim - 1))
-            if isinstance(scale, Tensor):
-                scale = scale.squeeze(1)
-            field = cast(_Adjoint, at.bound.field)
-            if isinstance(field.speed, Tensor):
-                scale = scale * _of_rows(field.speed, y).to(y.dtype)
-            s = step.t + self.tableau.c[index] * step.dt
-            _, slope = field.graph(s, y)
-            if not slope.requires_grad:
-                continue
-            found = torch.autograd.grad(
-                slope, self.tensors, a * scale, retain_graph=True, allow_unused=True
-            )
-            _add(self.totals, found)
-
-
-def _add(totals: list[Tensor | None], more: Sequence[Tensor | None]) -> None:
-    for place, new in enumerate(more):
-        old = totals[place]
-        if new is not None:
-            totals[place] = new if old is None else old + new
-
-
 class _Backsolve(torch.autograd.Function):
     """(y, ys) as functions of y0 and the tensors of the field."""
 
@@ -335,7 +250,7 @@ class _Backsolve(torch.autograd.Function):
         a = grad_y
         for start, index in reversed(_stops(t0, t1, times)):
             y, a, found = _segment(backwards, y, a, (start, end), ctx.tensors, ctx.sources)
-            _add(totals, found)
+            add_to(totals, found)
             if index is not None:
                 y, a = ys[index], a + grad_ys[index]
             end = start
@@ -348,11 +263,6 @@ class _Backsolve(torch.autograd.Function):
 
 def _wants_gradient(asked: Tensor | None) -> bool:
     return asked is not None and asked.requires_grad
-
-
-def _of_rows(value: Time, y: Tensor) -> Any:
-    """A time of each row, as it broadcasts against the state."""
-    return value.view(-1, *[1] * (y.ndim - 1)) if isinstance(value, Tensor) else value
 
 
 def _stops(t0: float, t1: float, times: Times | None) -> list[tuple[Time, int | None]]:
@@ -387,7 +297,7 @@ def _of_times(
         if asked.shared:
             t = _as_steps_give(t1 - float(own), state, backwards.rule)
         else:
-            t = _of_rows(t1 - own, state).to(state.dtype)
+            t = of_rows(t1 - own, state).to(state.dtype)
         slope = backwards.problem.field(t, state).detach()
         found.append(-(slope * grad).flatten(1).sum(1).to(given.dtype))
     each = torch.stack(found)
@@ -428,16 +338,19 @@ def _segment(
     start, end = span
     t0, t1 = backwards.problem.t_span
     each, speed = end - start, cast(Time, 1.0)
+    if isinstance(each, Tensor) and each.numel() == 1:
+        each, end = float(each), float(end)
     length = each if isinstance(each, float) else float(each.max())
     if isinstance(each, Tensor) and length > 0:
         end, speed = torch.as_tensor(end).expand_as(each), each / length
         end, speed = (x.to(y.device, time_dtype(y.device)) for x in (end, speed))
     if length <= 1e-12 * (t1 - t0):
         return y, a, ()
-    quadrature = _Quadrature(backwards.method, tensors)
-    field = _Adjoint(backwards.problem.field, end, speed, sources)
-    problem = Problem(field, torch.stack((y, a), 1), (0.0, length))
-    solution = replace(backwards, problem=problem, observe=quadrature if tensors else None).run()
+    field = AdjointField(backwards.problem.field, end, speed, sources)
+    both = torch.stack((y, a), 1)
+    backwards = replace(backwards, problem=Problem(field, both, (0.0, length)))
+    gradients = gathering(backwards, tensors)
+    solution = gradients.integration.run()
     solution.throw()
     y, a = solution.y.unbind(1)
-    return y, a, quadrature.totals
+    return y, a, gradients.totals

@@ -258,8 +258,8 @@ class Integration:
         # A derivative at the start of a step that is tried again is still the one there.
         first = None
         if result.last is not None:
-            first = torch.where(accepted, result.last, step.first)
-        y = torch.where(accepted, result.y, at.y)
+            first = _new_where(accepted, result.last, step.first)
+        y = _new_where(accepted, result.y, at.y)
         if at.tries + 1 >= self.rule.most_tries:
             ended = torch.ones_like(ended)
         if at.done is not None:
@@ -309,6 +309,13 @@ UNREADABLE = (
     "for each sample: give it y0 of shape (B, ...) in place of vmap. Or take a number of steps, "
     "such as DormandPrince(steps=20), which every transform can follow"
 )
+
+
+def _new_where(accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """The new values of the samples that take a step."""
+    if accepted.numel() > 1:
+        return torch.where(accepted, new, old)
+    return new if bool(accepted) else old  # a step that is thrown away stays out of the graph
 
 
 def _check_readable(values: Sequence[Tensor]) -> None:

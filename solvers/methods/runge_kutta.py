@@ -88,7 +88,9 @@ class _InPlace(BoundMethod):
         followed = torch.is_grad_enabled() or is_dual(y) or is_dual(first)
         self._written = not followed and isinstance(dt, Tensor)
         if followed or not isinstance(dt, Tensor):
-            return super().step(t, y, dt, first)
+            # A number, where it is one: fewer kernels, on the way back above all.
+            one = isinstance(dt, Tensor) and dt.numel() == 1
+            return super().step(t, y, float(dt) if one else dt, first)
         kept, flat, shape = self._slopes, y.reshape(-1), y.shape
         if kept is None or kept.shape != shape:
             if self._numbers is None:
