@@ -104,6 +104,24 @@ def table(
     return markdown([_renamed(heading) for heading in shown], cells)
 
 
+def sequences_table(task: str, error: str, digits: int) -> str:
+    """The models of a task of ``fit_sequence``: mean and spread of the error over the seeds."""
+    cells = [
+        [
+            each["model"], f"{each['mean']:.{digits}f} ± {each['spread']:.{digits}f}",
+            f"{each['parameters']:,}", f"{each['seconds_per_epoch']:.2f}",
+        ]
+        for each in _rows("fit_sequence", f"tasks.{task}")
+    ]  # fmt: skip
+    return markdown(("model", error, "parameters", "s an epoch"), cells)
+
+
+def lower(place: int) -> str:
+    """By how many percent the mean loss of a choice is below that of the first, the U-Net."""
+    first, own = (record("liquid_unet_choices")[each]["losses"] for each in (0, place))
+    return f"{100 * (1 - (sum(own) / len(own)) / (sum(first) / len(first))):.1f}"
+
+
 def made(name: str) -> str:
     """How a record was made: by which command, where and when."""
     return _made(COMMANDS[name], list(_environments(record(name))))
@@ -123,8 +141,9 @@ def pivot(name: str, rows: str, columns: str, value: str, unless: str | None = N
     by_place = {(each[rows], each[columns]): each for each in found}
 
     def cell(each: Mapping[str, Any]) -> str:
-        differs = unless is not None and each[unless] != each[rows]
-        return text(each[value]) + (f" ({text(each[unless])})" if differs else "")
+        if unless is None or each[unless] == each[rows]:
+            return text(each[value])
+        return f"{text(each[value])} ({text(each[unless])})"
 
     cells = [[text(a), *(cell(by_place[a, b]) for b in across)] for a in down]
     return markdown([rows, *map(_renamed, across)], cells)

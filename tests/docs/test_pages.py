@@ -44,6 +44,14 @@ def test_bash_blocks_name_what_exists(
     check_call(call, monkeypatch, capsys)
 
 
+def test_programs_that_are_named_exist() -> None:
+    for name, text in PAGES.items():
+        for path in re.findall(r"`((?:examples|solvers|liquid_ode|docs|tests)/[\w./]+)`", text):
+            assert (ROOT / path).exists(), f"{name} names {path}"
+    for program in re.findall(r"`(\w+\.py)`", PAGES["guides/index.md"]):
+        assert (ROOT / "examples" / program).is_file()
+
+
 @pytest.mark.parametrize("command", results.COMMANDS.values())
 def test_commands_of_results_exist(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
