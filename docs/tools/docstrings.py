@@ -5,6 +5,7 @@ The docstrings are written to be read in an editor, where :class:`Event` and a p
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -32,8 +33,26 @@ class Docstrings(griffe.Extension):
             if not member.is_alias and member.docstring is not None
         }
         for thing in _objects(pkg):
+            _tell_setting(thing)
             if thing.docstring is not None:
                 thing.docstring.value = _written(thing.docstring.value, thing, shown, members)
+
+
+def _tell_setting(thing: griffe.Object) -> None:
+    """Show a field that is made by ``setting(default, help, ...)`` as its default and its help."""
+    if isinstance(thing, griffe.Function):
+        for parameter in thing.parameters:
+            if (parts := _setting(parameter.default)) is not None:
+                parameter.default = parts[0]
+    elif isinstance(thing, griffe.Attribute) and (parts := _setting(thing.value)) is not None:
+        thing.value = parts[0]
+        thing.docstring = griffe.Docstring(ast.literal_eval(str(parts[1])), parent=thing)
+
+
+def _setting(value: Any) -> list[Any] | None:
+    """The arguments of a call of ``setting``."""
+    called = isinstance(value, griffe.ExprCall) and str(value.function) == "setting"
+    return list(value.arguments) if called else None
 
 
 def _public(pkg: griffe.Module) -> Iterator[str]:
