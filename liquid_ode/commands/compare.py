@@ -6,7 +6,8 @@ liquid-ode compare --solvers heun etdrk2 --problems stiff_liquid --full
 
 Without a run the fields are a built-in suite. With the directory of a trained run they are those
 that the model's liquid cells meet on test images at random noise levels; then every solver takes
-the place of the run's own, and the denoising loss and the samples are compared.
+the place of the run's own, and the denoising loss and the samples are compared. (Runs are
+compared with each other by liquid-ode report RUN RUN.)
 """
 
 from __future__ import annotations
