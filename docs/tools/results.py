@@ -155,13 +155,14 @@ def trained_table() -> str:
     for each in evaluations():
         images, real, pixels = each["images"], each["real"], each["pixels"]
         cells.append([
-            each["source"], f"{each['parameters']:,}", _sampler(each), text(each["evaluations"]),
-            f"{each['loss']['mean']:.4f}", f"{images['fd']:.2f}", f"{images['kid']:.4f}",
-            f"{images['n']:,}", f"{real['fd']:.2f}", f"{pixels['std']:.3f}",
+            each["source"].replace("-", "\u2011"),  # not broken there
+            f"{each['parameters']:,}", f"{_sampler(each)}, {text(each['evaluations'])}",
+            f"{each['loss']['mean']:.4f}", f"{images['fd']:.2f} ({real['fd']:.2f})",
+            f"{images['kid']:.4f}", f"{images['n']:,}", f"{pixels['std']:.3f}",
         ])  # fmt: skip
     headings = (
-        "run", "parameters", "sampler", "evaluations", "error of the noise", "FD-cnn", "KID", "n",
-        "FD-cnn of real images", "deviation of the pixels",
+        "run", "parameters", "sampler, evaluations", "error of the noise",
+        "FD-cnn (of real images)", "KID", "n", "deviation of the pixels",
     )  # fmt: skip
     return markdown(headings, cells)
 

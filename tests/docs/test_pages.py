@@ -74,6 +74,12 @@ def test_every_record_is_on_a_page_with_its_command() -> None:
         assert f'"{path.stem}"' in text, f"no page shows {path.name}"
 
 
+def test_every_picture_is_on_a_page() -> None:
+    text = "".join(PAGES.values())
+    for picture in (ROOT / "examples/pictures").glob("*.png"):
+        assert f"pictures/{picture.name}" in text, f"no page shows {picture.name}"
+
+
 def test_every_measurement_says_when_it_was_made() -> None:
     records = [*results.RESULTS.glob("*.json"), *results.TRAINED.glob("*/evaluation-*.json")]
     for path in records:
