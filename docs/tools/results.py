@@ -155,7 +155,7 @@ def trained_table() -> str:
     for each in evaluations():
         images, real, pixels = each["images"], each["real"], each["pixels"]
         cells.append([
-            each["source"].replace("-", "\u2011"),  # not broken there
+            each["source"],
             f"{each['parameters']:,}", f"{_sampler(each)}, {text(each['evaluations'])}",
             f"{each['loss']['mean']:.4f}", f"{images['fd']:.2f} ({real['fd']:.2f})",
             f"{images['kid']:.4f}", f"{images['n']:,}", f"{pixels['std']:.3f}",
