@@ -66,15 +66,21 @@ class Sources:
         self.known |= {id(leaf) for leaf in self.leaves}
 
     def _leaves(self, slope: Any) -> list[Tensor]:
-        found, waiting = [], [slope.grad_fn] if isinstance(slope, Tensor) else []
+        """The leaves of nodes that were not met before, which are met from then on."""
+        if not isinstance(slope, Tensor) or not slope.requires_grad:
+            return []
+        if slope.grad_fn is None:
+            return [slope]
+        found, waiting, met = [], [slope.grad_fn], self.nodes
         while waiting:
             node = waiting.pop()
-            if node is None or node in self.nodes:
+            if node in met:
                 continue
-            self.nodes.add(node)
-            if hasattr(node, "variable"):
+            met.add(node)
+            parents = node.next_functions
+            if not parents and hasattr(node, "variable"):
                 found.append(node.variable)
-            waiting += [parent for parent, _ in node.next_functions]
+            waiting += [parent for parent, _ in parents if parent is not None]
         return found
 
     def check(self, slope: Tensor, y: Tensor) -> None:

@@ -93,3 +93,12 @@ def test_a_step_that_is_thrown_away_stays_out_of_the_graph() -> None:
     solution.y.sum().backward()
     assert int(solution.stats.rejected) > 0
     assert pulled == 6 * int(solution.stats.accepted)
+
+
+def test_a_field_that_is_a_tensor_itself() -> None:
+    speed = torch.ones(4, 3, dtype=torch.float64, requires_grad=True)
+    y0 = torch.zeros(4, 3, dtype=torch.float64, requires_grad=True)
+    solver = ClassicRK4(steps=3, gradient=BACK)
+    y = solver.solve(lambda t, y: speed, y0, (0.0, 2.0)).y
+    for found, wanted in zip(torch.autograd.grad(y.sum(), (y0, speed)), (1.0, 2.0), strict=True):
+        torch.testing.assert_close(found, torch.full_like(found, wanted))
