@@ -38,6 +38,8 @@ COMMANDS = {
     "train_speed_compiled": "python examples/benchmarks/train_speed.py --batch-sizes 16",
     "units_of_time": "python examples/benchmarks/units_of_time.py",
     "van_der_pol": "python examples/benchmarks/van_der_pol.py",
+    "cnf_two_moons": "python examples/benchmarks/cnf_two_moons.py",
+    "neural_ode_adjoint": "python examples/benchmarks/neural_ode_adjoint.py",
     "vision_block_liquid": "python examples/studies/vision_block.py --precision bf16",
     "vision_block_residual": (
         "python examples/studies/vision_block.py --block residual --precision bf16"
