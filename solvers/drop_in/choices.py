@@ -90,28 +90,49 @@ def native_options(given: Mapping[str, Any] | None) -> Options:
     settings: dict[str, Any] = {}
     names = {"safety": "safety", "ifactor": "factor_max", "dfactor": "factor_min"}
     for name, own in {**names, "first_step": "first_step", "max_step": "dt_max"}.items():
-        value = given.get(name)
-        if value is not None and not math.isinf(float(value)):
-            settings[own] = float(value)
+        value = _number(given, name)
+        if value is not None and not math.isinf(value):
+            settings[own] = value
     norm = given.get("norm")
     if norm is not None and not callable(norm):
         raise ValueError(f"the option norm must be a function of the state, not {norm!r}")
-    most = given.get("max_num_steps")
+    most = _number(given, "max_num_steps")
+    most = None if most == math.inf else most
+    if most is not None and (not most.is_integer() or most < 1):
+        raise ValueError(
+            "the option max_num_steps must be a whole number of at least 1, not "
+            f"{given['max_num_steps']!r}"
+        )
     rule = SharedControl(
         max_steps=2**31 - 1 if most is None else int(most),
-        smallest_step=float(given.get("min_step") or 0.0),
+        smallest_step=_number(given, "min_step") or 0.0,
         shared=True,
         **settings,
     )
     return Options(rule, norm, _jumps(given), most is not None)
 
 
+def _number(given: Mapping[str, Any], name: str) -> float | None:
+    """An option that is a number; None where it is not given."""
+    value = given.get(name)
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"the option {name} must be a number, not {value!r}") from error
+
+
 def _jumps(given: Mapping[str, Any]) -> Tensor | None:
     """The times of ``step_t`` and ``jump_t``."""
-    times = [given[name] for name in ("step_t", "jump_t") if given.get(name) is not None]
-    if not times:
-        return None
-    return torch.cat([torch.as_tensor(each).detach().double().cpu().view(-1) for each in times])
+    times = [_times(name, given[name]) for name in ("step_t", "jump_t") if name in given]
+    return torch.cat(times) if times else None
+
+
+def _times(name: str, value: Any) -> Tensor:
+    try:
+        times = torch.as_tensor(() if value is None else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"the option {name} must be a tensor of times, not {value!r}") from error
+    return times.detach().double().cpu().reshape(-1)
 
 
 def _check_dtype(dtype: Any) -> None:

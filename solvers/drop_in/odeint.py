@@ -181,6 +181,8 @@ def odeint_event(
         ``(event_t, states)`` as :func:`odeint`.
     """
     t0 = torch.as_tensor(t0).reshape(-1)
+    if len(t0) != 1:
+        raise ValueError(f"t0 must be one time, that of y0, not {t0}")
     if not t0.is_floating_point():
         t0 = t0.to(torch.get_default_dtype())
     t = torch.cat([t0, t0.detach() + (-1.0 if reverse_time else 1.0)])

@@ -165,8 +165,10 @@ class BacksolveAdjoint(GradientMode):
 def _check_explicit(method: Method) -> None:
     if not isinstance(method, RungeKutta):
         raise ValueError(
-            "the adjoint equation has no leak to treat by itself, so its solver must be an "
-            "explicit Runge-Kutta method: BacksolveAdjoint(solver=solvers.DormandPrince())"
+            "the adjoint equation has neither a leak to treat by itself nor a Jacobian to solve "
+            "with, so its solver must be an explicit Runge-Kutta method: "
+            "BacksolveAdjoint(solver=solvers.DormandPrince()), or adjoint_method='dopri5' of "
+            "odeint_adjoint. For a stiff field take Backpropagation() or Checkpointing()"
         )
 
 

@@ -81,8 +81,10 @@ class Clock:
         return ~still | ((t - self.t0).abs() <= slack).detach()
 
     def time(self, s: Tensor) -> Tensor:
-        """t at s, ``()``, ``(B,)`` or ``(..., B)``, in the type of s."""
-        return (self.t0 + self.speed * s).to(s.dtype)
+        """t at s, ``()``, ``(B,)`` or ``(..., B)``, in the type of s; NaN where s is."""
+        never = s.isnan()  # a product with NaN has a NaN for its gradient, whatever comes of it
+        t = (self.t0 + self.speed * s.masked_fill(never, 0.0)).to(s.dtype)
+        return t.masked_fill(never, torch.nan)
 
     def time_by_row(self, s: Tensor) -> Tensor:
         """t at s, ``(K,)`` or a row of them for each sample ``(B, K)``; for times of each the

@@ -172,7 +172,17 @@ def test_options() -> None:
         odeint(turning, two(), T, method="rk4", options={"first_step": 5})
     with pytest.raises(ValueError, match="dtype must be one of floating point"):
         odeint(turning, two(), T, options={"dtype": torch.int64})
-    odeint(turning, two(), T, options={"dtype": torch.float64})
+    odeint(turning, two(), T, options={"dtype": torch.float64, "max_num_steps": float("inf")})
+    for name, value, needed in (
+        ("first_step", "small", "must be a number, not 'small'"),
+        ("min_step", [], r"must be a number, not \[\]"),
+        ("max_num_steps", 1.5, "must be a whole number of at least 1, not 1.5"),
+        ("jump_t", "0.5", "must be a tensor of times, not '0.5'"),
+    ):
+        with pytest.raises(ValueError, match=f"the option {name} {needed}"):
+            odeint(turning, two(), T, options={name: value})
+    with pytest.raises(ValueError, match="t0 must be one time"):
+        odeint_event(turning, two(), T, event_fn=lambda t, y: y[0])
 
 
 def test_the_smallest_step_is_taken_whatever_its_error() -> None:

@@ -83,6 +83,26 @@ def test_without_a_crossing_the_time_is_nan_and_the_state_that_of_t1() -> None:
     assert Tsit5().solve(decay_field(RATES), ONES).event_time is None
 
 
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_the_time_of_an_event_that_never_comes_has_no_gradient(shape: tuple[int, ...]) -> None:
+    """Left out of a loss it adds nothing; that to the ends of the span is of the state alone."""
+    t0, t1 = (torch.full(shape, time, dtype=torch.float64) for time in (0.25, 1.0))
+    leaves = [t0.requires_grad_(), t1.requires_grad_()]
+    y0 = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    solution = DormandPrince(step_size=TIGHT).solve(
+        lambda t, y: -y, y0, (t0, t1), event=Event(lambda t, y: y[:, 0] + 1)
+    )
+    assert solution.event_time is not None
+    assert solution.event_time.isnan().all()
+    loss = (
+        solution.y.sum() + torch.where(solution.event_time.isnan(), 0.0, solution.event_time).sum()
+    )
+    state = y0[:, 0] * math.exp(-0.75)
+    expected = state.sum() if shape == () else state
+    for grad, sign in zip(torch.autograd.grad(loss, leaves), (1, -1), strict=True):
+        torch.testing.assert_close(grad, sign * expected, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize(
     ("direction", "expected"), [(0, math.pi / 2), (-1, math.pi / 2), (1, 3 * math.pi / 2)]
 )
