@@ -80,13 +80,15 @@ def meet_events(
         crossings up to there.
     """
     path, t, taken, started, rows = step
+    with torch.no_grad():
+        searched = path.collected()
     stops = Stops.none(taken, t.dtype)
     until, index = torch.full_like(stops.times, torch.inf), stops.which
     found = []
     for number, (event, function) in enumerate(zip(events, functions, strict=True)):
         ends = before[number].detach(), after[number].detach()
-        for bracket in event.look(function, path, t, *ends, taken=taken, started=started):
-            theta = event.root(function, path, t, bracket)
+        for bracket in event.look(function, searched, t, *ends, taken=taken, started=started):
+            theta = event.root(function, searched, t, bracket)
             found.append((number, theta, bracket.crossed))
             if event.terminal:
                 first = bracket.crossed & (theta < until)

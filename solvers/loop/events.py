@@ -150,6 +150,9 @@ class Event:
         if not self.goes_on:
             values[0] = torch.where((before.abs() <= rounding) & ~started, 0.0, before)
         a, b, c = values[:-2], values[1:-1], values[2:]
+        # A point that is a root itself, of values of one sign around it: they may turn beside it.
+        beside = (b == 0) & (a * c > 0)
+        values[1:-1] = b = torch.where(beside, torch.finfo(values.dtype).eps * a, b)
         bend = a - 2 * b + c
         # Between points of one sign it may have been across and back, where a parabola turns.
         dips = (a * b > 0) & (b * c > 0) & (bend * b > 0) & ((a - c).abs() < 2 * bend.abs())

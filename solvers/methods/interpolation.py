@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from solvers.methods.arithmetic import Increment, axpy
+from solvers.methods.arithmetic import Increment, axpy, combine
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,22 @@ class Path:
     def at(self, theta: float | Tensor) -> Tensor:
         """The state at t + theta dt; ``theta`` a number or ``(n, 1, ..., 1)``."""
         return self.formula(theta, self.dt, self.y, *self.values)
+
+    def collected(self) -> Path:
+        """The same path but for rounding, for many fractions: with its powers of theta collected.
+
+        Then each costs a few kernels, and not some for every stage.
+        """
+        formula, dt = self.formula, self.dt
+        if not isinstance(formula, partial) or formula.func not in {polynomial, undivided}:
+            return self
+        (rows,) = formula.args
+        columns = zip(*(_padded(row, max(map(len, rows))) for row in rows), strict=True)
+        sums = [combine(column, self.values) if any(column) else None for column in columns]
+        powers = [torch.zeros_like(self.y) if each is None else each for each in sums]
+        if formula.func is polynomial:
+            powers = [each * dt for each in powers]
+        return Path(self.y, dt, _horner, tuple(powers))
 
 
 def line(theta: float | Tensor, dt: Increment, y: Tensor, y1: Tensor) -> Tensor:
@@ -75,3 +92,26 @@ def polynomial(
                 weight = (weight + coefficient) * theta
             y = axpy(y, 1.0, weight * dt, slope)
     return y
+
+
+def undivided(
+    coefficients: Sequence[Sequence[float]],
+    theta: float | Tensor,
+    dt: Increment,
+    y: Tensor,
+    *values: Tensor,
+) -> Tensor:
+    """The same of values that have dt in them."""
+    return polynomial(coefficients, theta, 1.0, y, *values)
+
+
+def _padded(row: Sequence[float], length: int) -> tuple[float, ...]:
+    return (*row, *[0.0] * (length - len(row)))
+
+
+def _horner(theta: Tensor, dt: Increment, y: Tensor, *powers: Tensor) -> Tensor:
+    """y + sum_j c_j theta^(j+1)."""
+    total = powers[-1]
+    for power in (*reversed(powers[:-1]), y):
+        total = torch.addcmul(power, total, theta)
+    return total

@@ -13,7 +13,7 @@ from solvers.fields.base import VectorField, check_like, evaluate
 from solvers.fields.jacobians import derivatives, is_free, rows_are_known
 from solvers.methods.arithmetic import Increment, combine, later
 from solvers.methods.base import BoundMethod, StepResult, TableauMethod
-from solvers.methods.interpolation import Path, polynomial
+from solvers.methods.interpolation import Path, undivided
 from solvers.methods.rosenbrock_tableaus import RosenbrockTableau
 
 
@@ -67,23 +67,13 @@ class Rosenbrock(TableauMethod):
     def path(
         self, field: VectorField, y: Tensor, dt: Increment, first: Tensor, result: StepResult
     ) -> Path:
-        return Path(y, dt, partial(_dense, self.tableau.interpolant), result.slopes)
+        return Path(y, dt, partial(undivided, self.tableau.interpolant), result.slopes)
 
     def bind(
         self, field: VectorField, *, controlled: bool = False, bounded: bool = False
     ) -> BoundMethod:
         self.check(field)
         return _BoundRosenbrock(self, field, independent=controlled or rows_are_known(field))
-
-
-def _dense(
-    coefficients: Sequence[Sequence[float]],
-    theta: float | Tensor,
-    dt: Increment,
-    y: Tensor,
-    *values: Tensor,
-) -> Tensor:
-    return polynomial(coefficients, theta, 1.0, y, *values)
 
 
 class _BoundRosenbrock(BoundMethod):

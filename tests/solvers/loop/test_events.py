@@ -138,6 +138,18 @@ def test_a_crossing_there_and_back_between_the_points_that_are_looked_at(place: 
     torch.testing.assert_close(solution.event_time, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize(("direction", "expected"), [(1, 0.21875), (-1, 0.25), (0, 0.21875)])
+def test_a_root_at_a_point_that_is_looked_at(direction: int, expected: float) -> None:
+    """Up at 7/32 and down at 8/32, where the value is 0 without any rounding."""
+    event = Event(
+        lambda t, y: -(t.view(-1) - 0.21875) * (t.view(-1) - 0.25) + 0 * y[:, 0], direction
+    )
+    solver = Tsit5(step_size=PID(first_step=1.0))
+    solution = solver.solve(ParameterisedField(lambda t, y: 0 * y), ONES, event=event)
+    expected_times = torch.full((4,), expected, dtype=torch.float64)
+    torch.testing.assert_close(solution.event_time, expected_times, rtol=1e-9, atol=1e-9)
+
+
 def test_a_function_of_time_alone_and_times_of_each_sample() -> None:
     limits = torch.tensor([0.25, 0.5, 3.0, 0.75], dtype=torch.float64)
     event = Event(ParameterisedField(lambda t, y, limits: t.view(-1) - limits, limits))
