@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +18,10 @@ from torch import Tensor
 
 from solvers.checks import holds
 from solvers.fields.base import VectorField
+from solvers.fields.batch_parts import is_selectable
 from solvers.loop.conclusion import conclude
 from solvers.loop.crossings import StepTaken, Stops, meet_events
+from solvers.loop.events import Event
 from solvers.loop.finished_samples import (
     end_samples,
     end_where_field_is_not_finite,
@@ -161,11 +164,23 @@ class Integration:
 
     def _examine_rows(self, at: SolveState) -> SolveState:
         """Look at whether rows that are in question depend on each other at the start."""
+        self._examine_events(at)
         if not self._rows_in_question:
             return at
         t = seen_time(time_of(self.problem.t_span[1], at.control.remaining, at.y), at.y)
         asked = check_by_derivative(at.bound.first, t, at.y)
         return at._replace(evaluations=at.evaluations + asked)
+
+    def _examine_events(self, at: SolveState) -> None:
+        """Look at whether an event's values of rows depend on each other."""
+        columns = -1, *[1] * (at.y.ndim - 1)
+        t = seen_time(times_of(self.problem.t_span[1], at.control.remaining, at.y), at.y)
+        for event, function in zip(self.problem.events, at.events, strict=True):
+            if at.y.shape[0] > 1 and not is_selectable(function):
+                try:
+                    check_by_derivative(partial(_column, event, function, columns), t, at.y)
+                except ValueError as error:
+                    raise ValueError(f"an event's function: {error}") from error
 
     def _running(self, at: SolveState) -> bool:
         return at.live > 0 and self.rule.running(at.control)
@@ -309,6 +324,11 @@ UNREADABLE = (
     "for each sample: give it y0 of shape (B, ...) in place of vmap. Or take a number of steps, "
     "such as DormandPrince(steps=20), which every transform can follow"
 )
+
+
+def _column(event: Event, function: Any, shape: tuple[int, ...], t: Tensor, y: Tensor) -> Tensor:
+    """An event's values, of as many axes as the state."""
+    return event.value(function, t, y).view(shape)
 
 
 def _new_where(accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:

@@ -303,6 +303,14 @@ def test_an_event_function_that_holds_tensors_of_each_sample() -> None:
     torch.testing.assert_close(solution.event_time, expected, rtol=1e-6, atol=1e-6, equal_nan=True)
 
 
+@pytest.mark.parametrize("solver", [DormandPrince(), solvers.Heun(steps=20)], ids=repr)
+def test_a_function_of_all_rows_is_refused(solver: solvers.NativeSolver) -> None:
+    """Its rows are looked at at different times, so that their mean is none."""
+    event = Event(lambda t, y: y.mean().expand(len(y)) - 0.5)
+    with pytest.raises(ValueError, match="an event's function: Rows of the state depend"):
+        solver.solve(lambda t, y: -RATES * y, ONES, event=event)
+
+
 def test_failed_samples_have_no_event() -> None:
     def field(t: Tensor, y: Tensor, bad: Tensor) -> Tensor:
         return torch.where(bad & (y < 0.8), math.nan, -y)
