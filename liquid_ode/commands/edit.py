@@ -34,6 +34,7 @@ from liquid_ode.evaluation import save_grid
 from liquid_ode.measuring.run_images import RunImages, run_images
 from liquid_ode.training import load_config, load_run
 from liquid_ode.training.cli import run_reporting_errors
+from liquid_ode.training.machine import use_threads
 from liquid_ode.training.run_directory import RunDirectory
 
 NOISE = [0.1, 0.3, 0.7, 1.5, 3.0, 6.0, 20.0]
@@ -57,6 +58,11 @@ def make_parser(prog: str | None = None) -> Parser:
         "ema-0.1 (default: ema)")  # fmt: skip
     add("--data-root", metavar="DIR", help="where the data set is cached (default: the run's own)")
     add("--device", choices=["cpu", "cuda", "mps"], help="(default: the best)")
+    add(
+        "--threads", type=int, metavar="N",
+        help="CPU threads; 1 beside another job, which else waits for the same cores (default: "
+        "torch's choice)",
+    )  # fmt: skip
     add("-o", "--output", type=Path, metavar="DIR", help="(default: RUN_DIR/edits)")
     return parser
 
@@ -68,6 +74,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
 
 
 def edit(options: argparse.Namespace) -> None:
+    use_threads(options.threads)
     if options.n < 2 or options.n % 2:
         raise ValueError(f"-n must be even, since images are taken in pairs, not {options.n}")
     data = run_images(load_config(options.run_dir), options.n, options.data_root)

@@ -14,8 +14,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from liquid_ode.arguments import Parser
 from liquid_ode.evaluation import ClassifierFeatures, ImageFeatures, InceptionFeatures
 from liquid_ode.measuring import evaluation
@@ -28,6 +26,7 @@ from liquid_ode.training.machine import (
     keep_freed_memory,
     resolve_device,
     resolve_precision,
+    use_threads,
 )
 
 
@@ -89,8 +88,7 @@ def evaluate(options: argparse.Namespace) -> None:
             f"{options.n}, {options.neighbours} and {options.batch_size}"
         )
     keep_freed_memory()
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     features: ImageFeatures = (
         ClassifierFeatures()
         if options.inception is None

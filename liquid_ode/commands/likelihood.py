@@ -29,6 +29,7 @@ from liquid_ode.diffusion import (
 from liquid_ode.measuring.run_images import run_images
 from liquid_ode.training import load_config, load_run
 from liquid_ode.training.cli import run_reporting_errors
+from liquid_ode.training.machine import use_threads
 
 DEQUANTISATIONS = {"gaussian": GaussianDequantisation(), "uniform": UniformDequantisation()}
 
@@ -62,6 +63,11 @@ def make_parser(prog: str | None = None) -> Parser:
     add("--batch-size", type=int, default=32, metavar="N", help="images at a time (default: 32)")
     add("--data-root", metavar="DIR", help="where the data set is cached (default: the run's own)")
     add("--device", choices=["cpu", "cuda", "mps"], help="(default: the best)")
+    add(
+        "--threads", type=int, metavar="N",
+        help="CPU threads; 1 beside another job, which else waits for the same cores (default: "
+        "torch's choice)",
+    )  # fmt: skip
     return parser
 
 
@@ -79,6 +85,7 @@ def measure(options: argparse.Namespace) -> None:
         )
         for steps in options.steps
     ]  # fmt: skip
+    use_threads(options.threads)
     data = run_images(load_config(options.run_dir), options.n, options.data_root)
     diffusion = load_run(options.run_dir, weights=options.weights, device=options.device)
     first, last = (chosen[0].path.sigma_range(diffusion.schedule)[i] for i in (1, 0))

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from liquid_ode.arguments import A_RUN, Parser
 from liquid_ode.report import write_reports
 from liquid_ode.training.cli import run_reporting_errors
+from liquid_ode.training.machine import use_threads
 
 
 def make_parser(prog: str | None = None) -> Parser:
@@ -44,6 +45,11 @@ def make_parser(prog: str | None = None) -> Parser:
         "those of the last step; or ema-LENGTH (default: ema)",
     )  # fmt: skip
     add("--device", choices=["cpu", "cuda", "mps"], help="(default: the best)")
+    add(
+        "--threads", type=int, metavar="N",
+        help="CPU threads; 1 beside another job, which else waits for the same cores (default: "
+        "torch's choice)",
+    )  # fmt: skip
     return parser
 
 
@@ -54,6 +60,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
 
 
 def report(options: argparse.Namespace) -> None:
+    use_threads(options.threads)
     total = len(options.runs) * options.steps if options.n else 0
     with tqdm(total=total, unit="step", disable=not sys.stderr.isatty()) as bar:
         pages = write_reports(

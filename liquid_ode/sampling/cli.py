@@ -51,7 +51,7 @@ from liquid_ode.sampling.parser import make_parser
 from liquid_ode.training import TrainConfig, load_run
 from liquid_ode.training.build import ddim_grid, shape_now
 from liquid_ode.training.cli import TOLERANCES, run_reporting_errors
-from liquid_ode.training.machine import autocast, resolve_device, resolve_precision
+from liquid_ode.training.machine import autocast, resolve_device, resolve_precision, use_threads
 from liquid_ode.training.run_directory import RunDirectory
 
 _CELL_OPTIONS = ["solver", "solver_option", "solver_steps", *TOLERANCES, "warm_start"]
@@ -107,6 +107,7 @@ def sample(options: argparse.Namespace) -> None:
         if getattr(options, name) < 1:
             raise ValueError(f"{given_as} must be at least 1, not {getattr(options, name)}")
     resolve_seeds(options.seed, options.n)  # which refuses bad ones before anything is written
+    use_threads(options.threads)
     run = RunDirectory(options.run_dir)
     device = resolve_device(options.device)
     options.precision = resolve_precision(options.precision, device)

@@ -174,6 +174,11 @@ def _add_output(group: Any) -> None:
     add("--batch-size", type=int, default=64, metavar="N", help="images at a time (default: 64)")
     add("--device", choices=["cpu", "cuda", "mps"], help="(default: the best)")
     add(
+        "--threads", type=int, metavar="N",
+        help="CPU threads; 1 beside another job, which else waits for the same cores (default: "
+        "torch's choice)",
+    )  # fmt: skip
+    add(
         "--precision", choices=PRECISIONS, default="auto",
         help="mixed precision (default: auto, bf16 where the device gains from it)",
     )  # fmt: skip

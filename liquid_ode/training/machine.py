@@ -182,6 +182,22 @@ def _refuse_lost_processes() -> None:
         )
 
 
+def use_threads(threads: int | None) -> None:
+    """Let torch use so many CPU threads; None leaves it its choice.
+
+    Two processes that both use all cores slow each other tenfold and more: their threads wait for
+    each other without giving the core away.
+
+    Raises:
+        ValueError: where it is less than 1.
+    """
+    if threads is None:
+        return
+    if threads < 1:
+        raise ValueError(f"--threads must be at least 1, not {threads}")
+    torch.set_num_threads(threads)
+
+
 def keep_freed_memory() -> bool:
     """Let glibc's malloc reuse the blocks of one step for the next; whether it could be done.
 
