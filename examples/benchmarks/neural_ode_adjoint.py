@@ -8,8 +8,8 @@ float32. The same code with torchdiffeq's odeint_adjoint and with this package's
 forward and backward pass, side by side in one process; memory is that of a process of its own,
 its largest resident memory less that before (with glibc told to give freed memory back); the
 error is that of the parameters' gradient against backpropagation at tolerance 1e-6. torchdiffeq's
-estimate of the error of a step is the larger one, so it takes more steps at a tolerance: the last
-row has as many.
+estimate of the error of a step is the larger one, so it takes more steps at a tolerance: the last two
+rows come near it and meet it.
 """
 
 from __future__ import annotations
@@ -71,6 +71,9 @@ CALLS: dict[str, Callable[..., Tensor]] = {
         torchdiffeq.odeint_adjoint, adjoint_options={"norm": "seminorm"}, **SETTINGS
     ),
     "solvers odeint_adjoint": partial(solvers.odeint_adjoint, **SETTINGS),
+    "solvers odeint_adjoint, 1e-4 on the way back": partial(
+        solvers.odeint_adjoint, adjoint_rtol=1e-4, adjoint_atol=1e-4, **SETTINGS
+    ),
     "solvers odeint_adjoint, 1e-5 on the way back": partial(
         solvers.odeint_adjoint, adjoint_rtol=1e-5, adjoint_atol=1e-5, **SETTINGS
     ),
