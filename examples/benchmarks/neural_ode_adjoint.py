@@ -8,8 +8,8 @@ float32. The same code with torchdiffeq's odeint_adjoint and with this package's
 forward and backward pass, side by side in one process; memory is that of a process of its own,
 its largest resident memory less that before (with glibc told to give freed memory back); the
 error is that of the parameters' gradient against backpropagation at tolerance 1e-6. torchdiffeq's
-estimate of the error of a step is the larger one, so it takes more steps at a tolerance: the last two
-rows come near it and meet it.
+estimate of the error of a step is the larger one, so it takes more steps at a tolerance: the last
+two rows come near its error and meet it.
 """
 
 from __future__ import annotations
