@@ -76,7 +76,7 @@ def test_it_has_the_states_of_t_eval(solver: NativeSolver, field: Any) -> None:
     path = path_of(found)
     torch.testing.assert_close(path(TIMES), plain.ys, rtol=1e-12, atol=1e-13)
     torch.testing.assert_close(path(0.2), ONES, rtol=0, atol=0)
-    torch.testing.assert_close(path(2.2), found.y, rtol=1e-14, atol=1e-15)
+    torch.testing.assert_close(path(2.2), found.y, rtol=1e-12, atol=1e-13)
     torch.testing.assert_close(path(TIMES[3]), path(TIMES)[3], rtol=0, atol=0)
     assert plain.path is None
     torch.testing.assert_close(found.stats.nfe, plain.stats.nfe)
