@@ -17,7 +17,7 @@ from liquid_ode.report.pictures import (
     grid_picture,
     time_constant_table,
 )
-from liquid_ode.report.settings import images_seen
+from liquid_ode.report.settings import images_shown
 
 MOST_GRIDS = 6
 _SIDE = 400  # of the page's pixels, of the largest older grid
@@ -30,7 +30,7 @@ def key_figures(run: Run) -> str:
     facts = [
         (config.model, solver),
         (f"{run.record['parameters']:,}", "parameters"),
-        (f"{images_seen(run):,}", "images seen"),
+        (images_shown(run), "images seen"),
     ]
     if last is not None:
         facts.append((f"{last['loss']:.4f}", "training loss, last interval"))

@@ -75,7 +75,7 @@ def facts_table(runs: Sequence[Run]) -> str:
     rows: list[list[object]] = [
         ["parameters", *(f"{run.record['parameters']:,}" for run in runs)],
         ["data", *(_data(run) for run in runs)],
-        ["images seen", *(f"{images_seen(run):,}" for run in runs)],
+        ["images seen", *(images_shown(run) for run in runs)],
         ["processes", *(run.record["processes"] for run in runs)],
         ["training time", *(_duration(run) for run in runs)],
         *(
@@ -90,6 +90,16 @@ def facts_table(runs: Sequence[Run]) -> str:
 def images_seen(run: Run) -> int:
     """How many images the run has been trained on, each as often as it came."""
     return int(run.metrics[-1]["step"]) * run.images_per_step if run.metrics else 0
+
+
+def images_shown(run: Run) -> str:
+    """``images_seen``, and of how many where the training was not run to its end."""
+    seen, steps = images_seen(run), run.record["data"]["images"] // run.images_per_step
+    steps *= run.config.epochs
+    if run.config.max_steps is not None:
+        steps = min(steps, run.config.max_steps)
+    planned = steps * run.images_per_step
+    return f"{seen:,} of {planned:,}" if seen < planned else f"{seen:,}"
 
 
 def _data(run: Run) -> str:

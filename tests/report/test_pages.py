@@ -197,6 +197,17 @@ def test_the_script(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixt
     check_refusal(status, capsys.readouterr().err, "none")
 
 
+def test_a_training_that_was_cut_off_says_of_how_many_images(
+    runs: list[Path], tmp_path: Path
+) -> None:
+    whole, cut = " of [0-9,]+ images seen", tmp_path / "cut"
+    assert not re.search(whole, Page(write_reports([runs[1]], tmp_path / "a.html", n=0)[0]).text)
+    shutil.copytree(runs[1], cut)
+    first = json.loads((cut / "metrics.jsonl").read_text().partition("\n")[0])
+    (cut / "metrics.jsonl").write_text(json.dumps({**first, "step": 1}) + "\n")
+    assert re.search(whole, Page(write_reports([cut], n=0)[0]).text)
+
+
 def test_what_was_measured_meanwhile_has_a_curve(runs: list[Path], tmp_path: Path) -> None:
     copy = tmp_path / "measured"
     shutil.copytree(runs[1], copy)
