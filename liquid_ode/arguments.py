@@ -6,6 +6,7 @@ Light: the list of the commands is shown before torch is imported.
 from __future__ import annotations
 
 import argparse
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -61,7 +62,8 @@ def options_shown(options: Mapping[str, Any]) -> str:
 
 
 def entry(name: str, says: str, options: str) -> str:
-    """A name, what it is, and its options."""
+    """A name, what it is, and its options; a docstring's markup is left out."""
+    says = re.sub(r":\w+:`~?([^`]+)`", r"\1", says).replace("``", "")
     listed = textwrap.fill(
         f"options: {options}", 98, initial_indent="  ", subsequent_indent="    ",
         break_on_hyphens=False,

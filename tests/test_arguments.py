@@ -43,3 +43,4 @@ def test_an_entry_of_a_list() -> None:
     assert options_shown({"steps": (1, 2), "rtol": None}) == "steps=(1,2), rtol"
     assert options_shown({}) == "none"
     assert entry("a", "What.\nMore.", "x=1") == "a\n  What.\n  More.\n  options: x=1\n"
+    assert entry("a", "See :class:`~b.C` and ``d``.", "x=1").splitlines()[1] == "  See b.C and d."

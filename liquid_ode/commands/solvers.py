@@ -13,6 +13,12 @@ import solvers
 from liquid_ode.arguments import Parser, entry, options_shown
 from liquid_ode.training.cli import run_reporting_errors
 
+# What a class that has several names does not tell.
+SAID = {
+    "uniform_euler": "Explicit Euler on equal steps: Euler(step_size=Uniform(5)).",
+    "rk4": "torchdiffeq's rk4 (the 3/8 rule, order 4).",
+    "dopri5": "torchdiffeq's dopri5: error control with one step for the whole batch.",
+}
 OTHERS = """\
 torchdiffeq:METHOD    any other method of torchdiffeq
 learned:PATH          trained coefficients, which liquid-ode train-solver makes
@@ -34,8 +40,9 @@ def show(name: str | None) -> None:
         ValueError: there is no solver of that name.
     """
     for each in solvers.names() if name is None else [name]:
-        said = inspect.getdoc(type(solvers.get(each))) or ""
-        says = said.partition("\n")[0] if name is None else said
+        first, _, rest = (inspect.getdoc(type(solvers.get(each))) or "").partition("\n")
+        first = SAID.get(each, first)
+        says = first if name is None else f"{first}\n{rest}"
         print(entry(each, says, options_shown(solvers.options(each))))
     if name is None:
         print(OTHERS)

@@ -110,6 +110,7 @@ def test_models_and_solvers_are_listed(capsys: pytest.CaptureFixture[str]) -> No
     out = capsys.readouterr().out
     assert all(f"{name}\n" in out for name in solvers.names())
     assert "MODULE:CLASS" in out
+    assert "uniform_euler\n  Explicit Euler on equal steps" in out
     assert main(["solvers", "tsit5"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("tsit5\n")
