@@ -140,7 +140,8 @@ class RunDirectory:
         shipped = [*trained.SHORT, *trained.trained_runs()]
         if name in shipped:
             return f" (did you mean '{trained.PREFIX}{name}'?)"
-        beside = [str(record.parent) for record in self.path.parent.glob("*/config.json")]
+        runs = [record.parent for record in self.path.parent.glob("*/config.json")]
+        beside = [str(run) for run in runs if did_you_mean(self.path.name, [run.name])]
         return did_you_mean(name, [*beside, *(trained.PREFIX + each for each in shipped)])
 
     def write_record(self, config: TrainConfig, facts: Mapping[str, Any]) -> None:

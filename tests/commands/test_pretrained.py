@@ -92,3 +92,6 @@ def test_a_run_of_a_like_name_is_guessed(
     (run / "config.json").write_text("{}")
     assert main(["sample", "runs/improved-eular-seed0"]) == 2
     assert "(did you mean 'runs/improved-euler-seed0'?)" in capsys.readouterr().err
+    run.rename(tmp_path / "runs" / "w")  # a short name is not alike for standing in the same folder
+    assert main(["sample", "runs/nix"]) == 2
+    assert "did you mean" not in capsys.readouterr().err
