@@ -169,9 +169,8 @@ def make_parser(preset: str = "improved", prog: str | None = None) -> Parser:
     """The parser, whose help shows the defaults of ``preset``."""
     parser = Parser(
         prog=prog,
-        description="Train an image diffusion model. Without options: the specification's "
-        "'improved' system on CIFAR-10. The defaults shown are those of the preset "
-        f"'{preset}'.",
+        description="Train an image diffusion model. Without options: the model 'improved' on "
+        f"CIFAR-10. The defaults shown are those of the preset '{preset}'.",
         argument_default=argparse.SUPPRESS,  # only what was given: a resumed run checks just that
         allow_abbrev=False,
     )

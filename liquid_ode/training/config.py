@@ -34,7 +34,7 @@ def is_object(name: Any) -> bool:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The settings of one training run; the defaults are the specification's ``improved`` system.
+    """The settings of one training run; the defaults are those of the preset ``improved``.
 
     Raises:
         ValueError: a value has the wrong type, is out of range, or is not a known name; the
@@ -43,14 +43,14 @@ class TrainConfig:
 
     model: str = setting("improved", "the model", section="model", choices=model_names, object=True)
     model_options: dict[str, Any] = setting(
-        {}, "an option of the model, as KEY=VALUE; repeat it for more", section="model"
+        {}, "options of the model; in a command one at a time, as KEY=VALUE", section="model"
     )
     solver: str = setting(
         "euler", "the ODE solver of the model's liquid cells", section="model", solver=True,
         change=True,
     )  # fmt: skip
     solver_options: dict[str, Any] = setting(
-        {}, "an option of the solver, as KEY=VALUE; repeat it for more", section="model",
+        {}, "options of the solver; in a command one at a time, as KEY=VALUE", section="model",
         change=True,
     )  # fmt: skip
 
@@ -101,7 +101,7 @@ class TrainConfig:
         0.01, "AdamW's weight decay", section="optimisation", low=0.0, change=True
     )
     gradient_clip: float | None = setting(
-        1.0, "largest norm of the gradient; 'none' for no clipping", section="optimisation",
+        1.0, "largest norm of the gradient; none for no clipping", section="optimisation",
         above=0.0, unset="no clipping", change=True,
     )  # fmt: skip
     ema_decay: float = setting(
