@@ -10,7 +10,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, NoReturn
 
 A_RUN = "the directory of a trained run, or pretrained:NAME"
 
@@ -44,6 +44,10 @@ class Parser(argparse.ArgumentParser):
             guess = did_you_mean(word.partition("=")[0], flags)
             self.error(f"unrecognized arguments: {' '.join(rest)}{guess}")
         return options
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and where the options are: those of some commands fill a screen."""
+        self.exit(2, f"{self.prog}: error: {message}\n{self.prog} --help shows the options\n")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

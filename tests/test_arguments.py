@@ -24,7 +24,8 @@ def test_options_and_choices_are_guessed(capsys: pytest.CaptureFixture[str]) -> 
     parser.add_argument("--solver", choices=["euler", "heun"])
     assert parser.parse(["--solver", "heun"]).solver == "heun"
     err = refused(parser, capsys, "--slover=heun")
-    assert "liquid-ode x: error: unrecognized arguments: --slover=heun" in err
+    assert err.startswith("liquid-ode x: error: unrecognized arguments: --slover=heun")
+    assert err.endswith("\nliquid-ode x --help shows the options\n")
     assert "(did you mean '--solver'?)" in err
     err = refused(parser, capsys, "--solver", "heum")
     assert "invalid choice: 'heum' (did you mean 'heun'?); choose from euler, heun" in err

@@ -71,8 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"liquid-ode {liquid_ode.__version__}")
         return 0
     if name not in COMMANDS:
+        known = [*COMMANDS, "--help", "--version"]
         print(
-            f"error: unknown command {name!r}{did_you_mean(name, COMMANDS)}; the commands are "
+            f"error: unknown command {name!r}{did_you_mean(name, known)}; the commands are "
             f"{', '.join(COMMANDS)}",
             file=sys.stderr,
         )

@@ -34,6 +34,8 @@ def test_a_mistyped_command_is_guessed(capsys: pytest.CaptureFixture[str]) -> No
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: unknown command 'trian' (did you mean 'train'?); the commands ")
+    assert main(["--vers"]) == 2
+    assert "(did you mean '--version'?)" in capsys.readouterr().err
 
 
 def test_the_list_and_a_wrong_command_need_no_torch() -> None:
