@@ -48,7 +48,7 @@ def shipped(name: str) -> Shipped:
     shorts = [short for short, run in SHORT.items() if run == path.name]
     return Shipped(
         path.name,
-        "".join(shorts),
+        ", ".join(shorts),
         config.model,
         record["parameters"],
         found["fd"],

@@ -25,6 +25,8 @@ SHORT: Mapping[str, str] = {
     "original": "original-seed0",
     "unet": "unet-seed0",
     "liquid_unet": "tuned-seed0",
+    "recommended": "recommended-seed0",
+    "tuned": "tuned-seed0",
 }
 _HERE = Path(__file__).parent
 _SUMS = _HERE / "SHA256SUMS"  # as sha256sum writes and checks it
@@ -40,7 +42,7 @@ def trained_run(name: str) -> Path:
 
     Args:
         name: of :func:`trained_runs`, or one of the short names: ``improved``, ``original``,
-            ``unet`` and ``liquid_unet``.
+            ``unet``, ``liquid_unet``, ``recommended`` and ``tuned``.
 
     Raises:
         ValueError: there is no run of that name.
