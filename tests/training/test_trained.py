@@ -48,7 +48,8 @@ def test_short_names(short: str) -> None:
             trained_run(short)
         return
     assert trained_run(short) == trained_run(SHORT[short])
-    assert load_config(f"pretrained:{short}").model == short
+    model = load_config(f"pretrained:{short}").model
+    assert model == {"recommended": "improved", "tuned": "liquid_unet"}.get(short, short)
 
 
 def test_a_pretrained_model_is_that_of_its_run() -> None:
