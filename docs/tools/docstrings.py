@@ -73,7 +73,7 @@ def _modules(module: griffe.Module) -> Iterator[griffe.Module]:
 def _objects(thing: griffe.Object) -> Iterator[griffe.Object]:
     yield thing
     for member in thing.members.values():
-        if not member.is_alias:
+        if isinstance(member, griffe.Object):  # no alias, which is shown where it leads
             yield from _objects(member)
 
 
