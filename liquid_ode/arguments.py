@@ -10,9 +10,15 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NoReturn
 
 A_RUN = "the directory of a trained run, or pretrained:NAME"
+WEIGHTS = "ema, best, model or ema-LENGTH, such as ema-0.1 (default: ema)"
+WEIGHTS_EXPLAINED = (
+    "ema, the averaged weights; best, those that were measured best in training; model, "
+    "those of the last step; or ema-LENGTH (default: ema)"
+)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -57,6 +63,37 @@ class Parser(argparse.ArgumentParser):
                 f"invalid choice: {value!r}{did_you_mean(str(value), choices)}; choose from "
                 f"{', '.join(choices)}",
             )
+
+
+def command_parser(prog: str | None, doc: str | None) -> Parser:
+    """The parser of a command, described by the first and the last paragraph of its module."""
+    described = (doc or "").split("\n\n")
+    return Parser(prog=prog, description=f"{described[0]} {described[-1]}")
+
+
+def add_run(parser: Parser) -> None:
+    """The run that a command is about."""
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help=A_RUN)
+
+
+def add_weights(parser: Parser, *, says: str = WEIGHTS) -> None:
+    """Which weights of the run."""
+    parser.add_argument("--weights", default="ema", metavar="NAME", help=says)
+
+
+def add_device(group: Any) -> None:
+    """The device."""
+    group.add_argument("--device", choices=["cpu", "cuda", "mps"], help="(default: the best)")
+
+
+def add_machine(group: Any) -> None:
+    """The device, and how much of the CPU."""
+    add_device(group)
+    group.add_argument(
+        "--threads", type=int, metavar="N",
+        help="CPU threads; 1 beside another job, which else waits for the same cores (default: "
+        "torch's choice)",
+    )  # fmt: skip
 
 
 def options_shown(options: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 import solvers
-from liquid_ode.arguments import A_RUN, Parser
+from liquid_ode.arguments import A_RUN, Parser, add_device, command_parser
 from liquid_ode.comparing import plots, solver_swap, tables, work_precision
 from liquid_ode.data import load_images, to_model_range
 from liquid_ode.diffusion import GaussianDiffusion
@@ -41,8 +41,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def make_parser(prog: str | None = None) -> Parser:
-    described = (__doc__ or "").split("\n\n")
-    parser = Parser(prog=prog, description=f"{described[0]} {described[-1]}")
+    parser = command_parser(prog, __doc__)
     add = parser.add_argument
     add(
         "run_dir", metavar="RUN_DIR", type=Path, nargs="?",
@@ -64,7 +63,7 @@ def make_parser(prog: str | None = None) -> Parser:
     )  # fmt: skip
     add_count(parser, "--repeats", 7, "timed repeats")
     add("--seed", type=int, default=0, metavar="N", help="of all that is drawn (default: 0)")
-    add("--device", choices=["cpu", "cuda", "mps"], help="(default: the best)")
+    add_device(parser)
     add_count(parser, "--threads", None, "CPU threads; 1 is steadier on a busy machine")
     add("--full", action="store_true", help="print every solve, not only a summary")
     add(

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 import solvers
-from liquid_ode.arguments import A_RUN, Parser
+from liquid_ode.arguments import Parser, add_machine, add_run, add_weights, command_parser
 from liquid_ode.diffusion import (
     DDIM,
     DDIMInversion,
@@ -42,27 +42,15 @@ FRAMES = 8
 
 
 def make_parser(prog: str | None = None) -> Parser:
-    described = (__doc__ or "").split("\n\n")
-    parser = Parser(prog=prog, description=f"{described[0]} {described[-1]}")
+    parser = command_parser(prog, __doc__)
     add = parser.add_argument
-    add(
-        "run_dir",
-        metavar="RUN_DIR",
-        type=Path,
-        help=A_RUN,
-    )
+    add_run(parser)
     add("-n", type=int, default=8, metavar="N", help="how many images, even (default: 8)")
     add("--steps", type=int, default=50, metavar="N", help="steps of each method (default: 50)")
     add("--resamplings", type=int, default=5, metavar="N", help="of RePaint (default: 5)")
-    add("--weights", default="ema", metavar="NAME", help="ema, best, model or ema-LENGTH, such as "
-        "ema-0.1 (default: ema)")  # fmt: skip
+    add_weights(parser)
     add("--data-root", metavar="DIR", help="where the data set is cached (default: the run's own)")
-    add("--device", choices=["cpu", "cuda", "mps"], help="(default: the best)")
-    add(
-        "--threads", type=int, metavar="N",
-        help="CPU threads; 1 beside another job, which else waits for the same cores (default: "
-        "torch's choice)",
-    )  # fmt: skip
+    add_machine(parser)
     add("-o", "--output", type=Path, metavar="DIR", help="(default: RUN_DIR/edits)")
     return parser
 

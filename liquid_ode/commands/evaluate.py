@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from liquid_ode.arguments import Parser
+from liquid_ode.arguments import WEIGHTS_EXPLAINED, Parser, add_device, add_weights
 from liquid_ode.evaluation import ClassifierFeatures, ImageFeatures, InceptionFeatures
 from liquid_ode.measuring import evaluation
 from liquid_ode.measuring.tables import tables
@@ -43,11 +43,7 @@ def make_parser(prog: str | None = None) -> Parser:
         help="images to sample of each run; 0 measures the held-out loss alone (default: 10000)",
     )  # fmt: skip
     add("--seed", type=int, default=0, metavar="N", help="of all that is drawn (default: 0)")
-    add(
-        "--weights", default="ema", metavar="NAME",
-        help="ema, the averaged weights; best, those that were measured best in training; model, "
-        "those of the last step; or ema-LENGTH (default: ema)",
-    )  # fmt: skip
+    add_weights(parser, says=WEIGHTS_EXPLAINED)
     add(
         "--held-out", type=Path, metavar="FOLDER",
         help="images to measure against, for runs on a folder (default: CIFAR-10's test images)",
@@ -67,7 +63,7 @@ def make_parser(prog: str | None = None) -> Parser:
         "from FILE, in place of FD-cnn",
     )  # fmt: skip
     add("--batch-size", type=int, default=250, metavar="N", help="(default: 250)")
-    add("--device", choices=["cpu", "cuda", "mps"], help="(default: the best)")
+    add_device(parser)
     add("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
     add("--precision", choices=PRECISIONS, default="auto", help="of the sampling (default: auto)")
     add("--json", type=Path, metavar="FILE", help="also write all records here")

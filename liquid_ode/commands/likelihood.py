@@ -13,13 +13,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 import solvers
-from liquid_ode.arguments import A_RUN, Parser
+from liquid_ode.arguments import Parser, add_machine, add_run, add_weights, command_parser
 from liquid_ode.diffusion import (
     GaussianDequantisation,
     Likelihood,
@@ -35,15 +34,9 @@ DEQUANTISATIONS = {"gaussian": GaussianDequantisation(), "uniform": UniformDequa
 
 
 def make_parser(prog: str | None = None) -> Parser:
-    described = (__doc__ or "").split("\n\n")
-    parser = Parser(prog=prog, description=f"{described[0]} {described[-1]}")
+    parser = command_parser(prog, __doc__)
     add = parser.add_argument
-    add(
-        "run_dir",
-        metavar="RUN_DIR",
-        type=Path,
-        help=A_RUN,
-    )
+    add_run(parser)
     add("-n", type=int, default=64, metavar="N", help="how many images (default: 64)")
     add(
         "--steps", type=int, nargs="+", default=[8, 16], metavar="N",
@@ -57,17 +50,11 @@ def make_parser(prog: str | None = None) -> Parser:
     )  # fmt: skip
     add("--sigma-max", type=float, default=80.0, metavar="X", help="(default: 80)")
     add("--probes", type=int, default=2, metavar="N", help="for each image (default: 2)")
-    add("--weights", default="ema", metavar="NAME", help="ema, best, model or ema-LENGTH, such as "
-        "ema-0.1 (default: ema)")  # fmt: skip
+    add_weights(parser)
     add("--seed", type=int, default=0, metavar="N", help="of noise and probes (default: 0)")
     add("--batch-size", type=int, default=32, metavar="N", help="images at a time (default: 32)")
     add("--data-root", metavar="DIR", help="where the data set is cached (default: the run's own)")
-    add("--device", choices=["cpu", "cuda", "mps"], help="(default: the best)")
-    add(
-        "--threads", type=int, metavar="N",
-        help="CPU threads; 1 beside another job, which else waits for the same cores (default: "
-        "torch's choice)",
-    )  # fmt: skip
+    add_machine(parser)
     return parser
 
 

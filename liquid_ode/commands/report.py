@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from liquid_ode.arguments import A_RUN, Parser
+from liquid_ode.arguments import A_RUN, WEIGHTS_EXPLAINED, Parser, add_machine, add_weights
 from liquid_ode.report import write_reports
 from liquid_ode.training.cli import run_reporting_errors
 from liquid_ode.training.machine import use_threads
@@ -39,17 +39,8 @@ def make_parser(prog: str | None = None) -> Parser:
     )  # fmt: skip
     add("--steps", type=int, default=50, metavar="N", help="DDIM steps (default: 50)")
     add("--seed", type=int, default=0, metavar="N", help="of the first image (default: 0)")
-    add(
-        "--weights", default="ema", metavar="NAME",
-        help="ema, the averaged weights; best, those that were measured best in training; model, "
-        "those of the last step; or ema-LENGTH (default: ema)",
-    )  # fmt: skip
-    add("--device", choices=["cpu", "cuda", "mps"], help="(default: the best)")
-    add(
-        "--threads", type=int, metavar="N",
-        help="CPU threads; 1 beside another job, which else waits for the same cores (default: "
-        "torch's choice)",
-    )  # fmt: skip
+    add_weights(parser, says=WEIGHTS_EXPLAINED)
+    add_machine(parser)
     return parser
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from liquid_ode.arguments import A_RUN, Parser
+from liquid_ode.arguments import Parser, add_device, add_run, add_weights, command_parser
 from liquid_ode.diffusion import (
     DDIM,
     KarrasGrid,
@@ -43,15 +43,9 @@ TEACHERS = {"heun": heun, "ddim": ddim}
 
 
 def make_parser(prog: str | None = None) -> Parser:
-    described = (__doc__ or "").split("\n\n")
-    parser = Parser(prog=prog, description=f"{described[0]} {described[-1]}")
+    parser = command_parser(prog, __doc__)
     add = parser.add_argument
-    add(
-        "run_dir",
-        metavar="RUN_DIR",
-        type=Path,
-        help=A_RUN,
-    )
+    add_run(parser)
     add("--evaluations", type=int, default=10, metavar="N", help="of the sampler (default: 10)")
     add("--images", type=int, default=256, metavar="N", help="to train on (default: 256)")
     add("--held-out", type=int, default=64, metavar="N", help="to measure on (default: 64)")
@@ -64,10 +58,9 @@ def make_parser(prog: str | None = None) -> Parser:
         "on Karras' levels, which follows the ODE more exactly (default: ddim)",
     )  # fmt: skip
     add("--teacher-steps", type=int, metavar="N", help="(default: 50 of ddim, 24 of heun)")
-    add("--weights", default="ema", metavar="NAME", help="ema, best, model or ema-LENGTH, such as "
-        "ema-0.1 (default: ema)")  # fmt: skip
+    add_weights(parser)
     add("--seed", type=int, default=0, metavar="N", help="of all that is drawn (default: 0)")
-    add("--device", choices=["cpu", "cuda", "mps"], help="(default: the best)")
+    add_device(parser)
     add(
         "-o", "--output", type=Path, metavar="FILE",
         help="the trained sampler (default: RUN_DIR/sampler-N.safetensors)",

@@ -15,26 +15,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 import solvers
-from liquid_ode.arguments import A_RUN, Parser
+from liquid_ode.arguments import Parser, add_device, add_run, command_parser
 from liquid_ode.measuring import equal_evaluations
 from liquid_ode.measuring.cell_problems import cell_problems
 from liquid_ode.training.cli import run_reporting_errors
+from liquid_ode.training.machine import use_threads
 from liquid_ode.training.run_directory import RunDirectory
 
 
 def make_parser(prog: str | None = None) -> Parser:
-    described = (__doc__ or "").split("\n\n")
-    parser = Parser(prog=prog, description=f"{described[0]} {described[-1]}")
+    parser = command_parser(prog, __doc__)
     add = parser.add_argument
-    add(
-        "run_dir",
-        metavar="RUN_DIR",
-        type=Path,
-        help=A_RUN,
-    )
+    add_run(parser)
     add(
         "--evaluations", type=int, nargs="+", default=[3, 5, 7], metavar="N",
         help="how many evaluations a solve may make (default: 3 5 7)",
@@ -50,7 +43,7 @@ def make_parser(prog: str | None = None) -> Parser:
     add("--seed", type=int, default=0, metavar="N", help="of all that is drawn (default: 0)")
     add("--data-root", metavar="DIR", help="where the data set is cached (default: the run's own)")
     add("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
-    add("--device", choices=["cpu", "cuda", "mps"], help="(default: the best)")
+    add_device(parser)
     add(
         "-o", "--output", type=Path, metavar="FILE",
         help="the trained solver (default: RUN_DIR/solver.safetensors)",
@@ -65,10 +58,8 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
 
 
 def train(options: argparse.Namespace) -> None:
-    if options.threads < 1:
-        raise ValueError(f"--threads must be at least 1, not {options.threads}")
+    use_threads(options.threads)  # the arrays are small: more gain nothing
     run = RunDirectory(options.run_dir)
-    torch.set_num_threads(options.threads)  # the arrays are small: more gain nothing
     training, held_out = cell_problems(
         options.run_dir, images=options.images, rows=options.rows, seed=options.seed,
         data_root=options.data_root, device=options.device,

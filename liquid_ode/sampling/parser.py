@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import solvers
-from liquid_ode.arguments import A_RUN, Parser
+from liquid_ode.arguments import A_RUN, Parser, add_machine
 from liquid_ode.sampling.options import GRIDS, LEARNED, SAMPLERS
 from liquid_ode.training.cli import (
     TOLERANCES,
@@ -172,12 +172,7 @@ def _add_output(group: Any) -> None:
         help="show how the first images come about (default: in RUN_DIR, named like a grid)",
     )  # fmt: skip
     add("--batch-size", type=int, default=64, metavar="N", help="images at a time (default: 64)")
-    add("--device", choices=["cpu", "cuda", "mps"], help="(default: the best)")
-    add(
-        "--threads", type=int, metavar="N",
-        help="CPU threads; 1 beside another job, which else waits for the same cores (default: "
-        "torch's choice)",
-    )  # fmt: skip
+    add_machine(group)
     add(
         "--precision", choices=PRECISIONS, default="auto",
         help="mixed precision (default: auto, bf16 where the device gains from it)",
